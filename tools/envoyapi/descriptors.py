@@ -1,15 +1,10 @@
 """Finds the FileDescriptorProtos that protobuf's C++ runtime embeds in every binary that links generated messages."""
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
 
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.protobuf.message import DecodeError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
 
 # Field 1 of a FileDescriptorProto, `name`: the tag, one length byte (every name is shorter than 128 bytes), the path.
 _NAME = re.compile(rb"\x0a([\x07-\x7f])([a-z][A-Za-z0-9_./-]*?\.proto)(?=[\x12\x1a\x22\x2a\x32\x3a\x42\x62])")
@@ -48,7 +43,7 @@ def closed_set(files: Iterable[FileDescriptorProto]) -> FileDescriptorSet:
 
 
 def _longest_descriptor(binary: bytes, start: int) -> FileDescriptorProto | None:
-    """The message that starts at `start`; nothing in the binary says where it ends, so the longest prefix that parses wins."""
+    """The message that starts at `start`; nothing says where it ends, so the longest prefix that parses wins."""
     for end in reversed(list(_field_ends(binary, start))):
         try:
             return FileDescriptorProto.FromString(binary[start:end])
@@ -58,7 +53,7 @@ def _longest_descriptor(binary: bytes, start: int) -> FileDescriptorProto | None
 
 
 def _field_ends(binary: bytes, start: int) -> Iterator[int]:
-    """Where each top-level field ends, while the bytes look like a FileDescriptorProto (fields ascend: protoc writes them so)."""
+    """Where each field ends, while the bytes look like a FileDescriptorProto (protoc writes fields in order)."""
     position, previous = start, 0
     while position < len(binary):
         tag = binary[position]
@@ -84,7 +79,7 @@ def _varint(binary: bytes, position: int) -> tuple[int, int]:
         byte = binary[position]
         position += 1
         value |= (byte & 0x7F) << shift
-        if byte < 0x80:  # noqa: PLR2004 - the continuation bit
+        if byte < 0x80:  # no continuation bit
             break
         shift += 7
     return value, position

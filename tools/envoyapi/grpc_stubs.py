@@ -1,13 +1,8 @@
 """Writes the `.pyi` beside each generated `_pb2_grpc.py`: protoc's gRPC plugin writes untyped Python only."""
 
-from __future__ import annotations
+from collections.abc import Mapping
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from google.protobuf.descriptor_pb2 import FileDescriptorProto, MethodDescriptorProto, ServiceDescriptorProto
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, MethodDescriptorProto, ServiceDescriptorProto
 
 # An override may be written for grpc or for grpc.aio: parameters are typed as both at once, results as either.
 _PREAMBLE = """\

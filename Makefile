@@ -1,0 +1,55 @@
+# From a bare clone: `make up` runs the example, `make test` is what CI runs. Needs Python 3.11 or newer and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INPUTS := pyproject.toml hatch_build.py $(shell find tools/envoyapi -name '*.py' -o -name '*.proto')
+CODE := $(wildcard lateen extauthz ratelimit ca filters tests benchmarks tools hatch_build.py)
+
+# The generated package can be lost while the stamps remain (git clean -X keeps what is in use, editors do not).
+ifeq ($(wildcard lateen/envoyapi/__init__.py),)
+$(shell rm -f $(VENV)/.installed $(VENV)/.installed-dev)
+endif
+
+.PHONY: up install dev lint test test-deps bench clean
+
+up: install
+	$(BIN)/lateen up envoy-configs/payments
+
+install: $(VENV)/.installed
+
+dev: $(VENV)/.installed-dev
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Lateen needs Python 3.11 or newer: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(INPUTS) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/.installed-dev: $(INPUTS) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $(VENV)/.installed $@
+
+lint: dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy --strict $(CODE)
+	$(BIN)/lint-imports
+
+test: lint test-deps
+	$(BIN)/python -m pytest -n 2
+
+# Tests in network namespaces want ip and iptables; without them (or without root) they are skipped.
+test-deps:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! { command -v ip && command -v iptables; } >/dev/null; then \
+		apt-get update -qq && apt-get install -qq --yes --no-install-recommends iproute2 iptables \
+		|| echo 'test-deps: not installed, tests in network namespaces will be skipped' >&2; \
+	fi
+
+bench: dev
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) lateen/envoyapi .envoyapi-* build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
