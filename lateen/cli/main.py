@@ -1,0 +1,300 @@
+"""Entry point of `lateen`: the commands' names, options and help texts. What they do stands in the sibling modules."""
+
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lateen.cli.exits import EPILOG, CommandError, Exit
+from lateen.cli.output import Colour, Format, say
+
+app = typer.Typer(
+    name="lateen",
+    help="Istio's API on stock Envoy: run, inspect and explain a mesh.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+RUN = "Run a mesh"
+CHANGE = "Change and check configuration"
+INSPECT = "Inspect"
+SERVERS = "Servers (what `up` starts, one by one)"
+
+ControlPlaneOption = Annotated[
+    str | None,
+    typer.Option(
+        "--control-plane",
+        metavar="URL",
+        help="Apply API: unix:///path/api.sock or http://host:port. "
+        "Default: $LATEEN_CONTROL_PLANE, else the only mesh on this host.",
+    ),
+]
+FormatOption = Annotated[Format, typer.Option("-o", "--output", help="Output format; data goes to stdout.")]
+ColourOption = Annotated[Colour, typer.Option("--color", help="Colour of diagnostics; NO_COLOR is honoured.")]
+NamespaceOption = Annotated[str | None, typer.Option("-n", "--namespace", help="Only this namespace.")]
+
+
+@app.command(rich_help_panel=RUN, epilog=EPILOG)
+def up(
+    directory: Annotated[Path, typer.Argument(help="Directory of Istio and Kubernetes YAML with a lateen.yaml.")],
+    exec_command: Annotated[
+        str | None,
+        typer.Option(
+            "--exec", metavar="CMD", help="Run CMD in a shell when every proxy is in sync; exit with its status."
+        ),
+    ] = None,
+    mode: Annotated[
+        str, typer.Option(help="loopback (no root) or netns (root: one network namespace a replica).")
+    ] = "loopback",
+    timeout: Annotated[
+        float, typer.Option(min=1, max=3600, help="Seconds to wait until every proxy is in sync.")
+    ] = 60.0,
+    *,
+    colour: ColourOption = Colour.AUTO,
+) -> None:
+    """Start the mesh described in DIRECTORY: apps, real Envoys, control plane, CA, ext_authz, rate limits, Redis.
+
+    lateen up envoy-configs/payments
+
+    lateen up envoy-configs/payments --exec 'curl -s $LATEEN_GATEWAY_URL/v1/charge'
+    """
+    from lateen.cli import running
+
+    running.up(directory, exec_command=exec_command, mode=mode, timeout=timeout, colour=colour)
+
+
+@app.command(rich_help_panel=RUN, epilog=EPILOG)
+def logs(
+    workload: Annotated[
+        str | None, typer.Argument(help="Workload, replica or service; without it: what there is.")
+    ] = None,
+    *,
+    control_plane: ControlPlaneOption = None,
+    container: Annotated[
+        str | None, typer.Option("-c", "--container", help="Only this log of the workload: app or envoy.")
+    ] = None,
+    tail: Annotated[int, typer.Option(min=0, help="Last N lines of each log; 0 for all.")] = 100,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on printing as lines are written.")] = False,
+) -> None:
+    """Print the logs of a workload's app and Envoy, or of a service of the mesh.
+
+    lateen logs payments-api-v1 -c envoy -f
+    """
+    from lateen.cli import logs as command
+
+    command.logs(workload, control_plane=control_plane, container=container, tail=tail, follow=follow)
+
+
+@app.command("demo-token", rich_help_panel=RUN, epilog=EPILOG)
+def demo_token(
+    *,
+    subject: Annotated[str, typer.Option("--sub", help="Subject of the token.")] = "alice",
+    claims: Annotated[
+        list[str] | None,
+        typer.Option("--claim", metavar="NAME=VALUE", help="A claim; VALUE may be JSON. Repeatable."),
+    ] = None,
+    audience: Annotated[str, typer.Option("--aud", help="Audience of the token.")] = "payments-api",
+    issuer: Annotated[str | None, typer.Option("--iss", help="Issuer, when lateen.yaml names several.")] = None,
+    ttl: Annotated[int, typer.Option(help="Seconds of validity; negative for a token that has expired.")] = 3600,
+    control_plane: ControlPlaneOption = None,
+) -> None:
+    """Print a JWT signed by the running mesh's local issuer.
+
+    lateen demo-token --sub alice --claim scope=payments:read
+    """
+    from lateen.cli import running
+
+    running.demo_token(
+        subject=subject,
+        claims=tuple(claims or ()),
+        audience=audience,
+        issuer=issuer,
+        ttl_seconds=ttl,
+        control_plane=control_plane,
+    )
+
+
+@app.command(rich_help_panel=CHANGE, epilog=EPILOG)
+def apply(
+    files: Annotated[
+        list[str], typer.Option("-f", "--filename", metavar="FILE", help="File, directory or - for stdin. Repeatable.")
+    ],
+    *,
+    control_plane: ControlPlaneOption = None,
+    fmt: FormatOption = Format.TABLE,
+    colour: ColourOption = Colour.AUTO,
+) -> None:
+    """Apply resources to the running mesh; all of them or, when one is invalid, none.
+
+    lateen apply -f canary.yaml
+    """
+    from lateen.cli import resources
+
+    resources.apply(tuple(files), control_plane=control_plane, fmt=fmt, colour=colour)
+
+
+@app.command(rich_help_panel=CHANGE, epilog=EPILOG)
+def get(
+    kind: Annotated[str, typer.Argument(metavar="KIND[/NAME]", help="vs, destinationrules, HTTPRoute ... or all.")],
+    name: Annotated[str | None, typer.Argument(help="Name of one resource.")] = None,
+    *,
+    namespace: NamespaceOption = None,
+    fmt: FormatOption = Format.TABLE,
+    control_plane: ControlPlaneOption = None,
+) -> None:
+    """List the resources of the running mesh, in all namespaces unless -n names one.
+
+    lateen get vs
+
+    lateen get virtualservice/payments-api -n payments -o yaml
+    """
+    from lateen.cli import resources
+
+    resources.get(kind, name, namespace=namespace, fmt=fmt, control_plane=control_plane)
+
+
+@app.command(rich_help_panel=CHANGE, epilog=EPILOG)
+def delete(
+    kind: Annotated[str, typer.Argument(metavar="KIND[/NAME]", help="As in get.")],
+    name: Annotated[str | None, typer.Argument(help="Name of the resource.")] = None,
+    *,
+    namespace: Annotated[str, typer.Option("-n", "--namespace", help="Its namespace.")] = "default",
+    control_plane: ControlPlaneOption = None,
+) -> None:
+    """Delete a resource that was applied to the running mesh (one from a file goes with its file)."""
+    from lateen.cli import resources
+
+    resources.delete(kind, name, namespace=namespace, control_plane=control_plane)
+
+
+@app.command(rich_help_panel=CHANGE, epilog=EPILOG)
+def analyze(
+    paths: Annotated[list[Path] | None, typer.Argument(help="Files and directories; none: the running mesh.")] = None,
+    *,
+    fmt: FormatOption = Format.TABLE,
+    threshold: Annotated[
+        str, typer.Option("--failure-threshold", help="error, warning or info: findings from here on exit with 1.")
+    ] = "error",
+    suppress: Annotated[
+        list[str] | None,
+        typer.Option("-S", "--suppress", metavar="CODE[=KIND/NS/NAME]", help="Leave findings out. Repeatable."),
+    ] = None,
+    control_plane: ControlPlaneOption = None,
+    colour: ColourOption = Colour.AUTO,
+) -> None:
+    """Check resources, each in itself and how they fit together.
+
+    Exits with 3 when a resource is invalid in itself, with 1 when findings reach the threshold.
+
+    lateen analyze envoy-configs/payments
+    """
+    from lateen.cli import analyze as command
+
+    command.analyze(
+        tuple(paths or ()),
+        fmt=fmt,
+        threshold=threshold,
+        suppress=tuple(suppress or ()),
+        control_plane=control_plane,
+        colour=colour,
+    )
+
+
+@app.command("proxy-status", rich_help_panel=INSPECT, epilog=EPILOG)
+def proxy_status(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME[.NS]]", help="Only this proxy or workload.")] = None,
+    *,
+    fmt: FormatOption = Format.TABLE,
+    watch: Annotated[bool, typer.Option("-w", "--watch", help="Print again whenever something changes.")] = False,
+    control_plane: ControlPlaneOption = None,
+) -> None:
+    """Show whether each proxy runs the configuration it should, and why not.
+
+    SYNCED: acknowledged. STALE 3s: sent, not yet acknowledged. NACK: refused by Envoy, which keeps the last good
+    state; the reason and the YAML it came from follow below the table. NOT SENT: asked for, nothing to send yet.
+    Columns show only the xDS types in use: CDS clusters, EDS endpoints, LDS listeners, RDS routes, SDS secrets.
+    Exits with 1 when a proxy has refused something.
+    """
+    from lateen.cli import proxystatus
+
+    proxystatus.proxy_status(name, fmt=fmt, watch=watch, control_plane=control_plane)
+
+
+@app.command(rich_help_panel=INSPECT)
+def version(fmt: FormatOption = Format.TABLE) -> None:
+    """Print the versions of Lateen, of the Envoy it found and of Python."""
+    from lateen.cli import version as command
+
+    command.version(fmt)
+
+
+@app.command(rich_help_panel=SERVERS, context_settings={"ignore_unknown_options": True, "help_option_names": []})
+def controlplane(arguments: Annotated[list[str] | None, typer.Argument()] = None) -> None:
+    """The xDS management server (see: lateen controlplane --help)."""
+    _serve("lateen.controlplane", arguments)
+
+
+@app.command(rich_help_panel=SERVERS, context_settings={"ignore_unknown_options": True, "help_option_names": []})
+def agent(arguments: Annotated[list[str] | None, typer.Argument()] = None) -> None:
+    """The agent beside Envoys: keys, certificates, SDS (see: lateen agent --help)."""
+    _serve("lateen.agent", arguments)
+
+
+@app.command(rich_help_panel=SERVERS, context_settings={"ignore_unknown_options": True, "help_option_names": []})
+def extauthz(arguments: Annotated[list[str] | None, typer.Argument()] = None) -> None:
+    """The external authorization service (see: lateen extauthz --help)."""
+    _serve("extauthz", arguments)
+
+
+@app.command(
+    "ratelimit-service",
+    rich_help_panel=SERVERS,
+    context_settings={"ignore_unknown_options": True, "help_option_names": []},
+)
+def ratelimit_service(arguments: Annotated[list[str] | None, typer.Argument()] = None) -> None:
+    """The rate limit service (see: lateen ratelimit-service --help)."""
+    _serve("ratelimit", arguments)
+
+
+@app.command(
+    "ca-service", rich_help_panel=SERVERS, context_settings={"ignore_unknown_options": True, "help_option_names": []}
+)
+def ca_service(arguments: Annotated[list[str] | None, typer.Argument()] = None) -> None:
+    """The certificate authority (see: lateen ca-service --help)."""
+    _serve("ca", arguments)
+
+
+def _serve(module: str, arguments: list[str] | None) -> None:
+    """Become the server: its own process image and its own `--help`, as `python -m MODULE` is."""
+    import os
+
+    os.execv(sys.executable, [sys.executable, "-m", module, *(arguments or ())])  # noqa: S606
+
+
+def main() -> None:
+    """Run the command line; every way out has a documented exit code."""
+    try:
+        app(prog_name="lateen")
+    except CommandError as error:
+        say(f"error: {error.message}")
+        if error.hint:
+            say(f"help: {error.hint}")
+        sys.exit(error.code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(Exit.OK)
+    except Exception:  # noqa: BLE001  (the last line of defence: a bug gets its own exit code)
+        traceback.print_exc()
+        say("error: this is a bug in lateen; please report it with the lines above")
+        sys.exit(Exit.BUG)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""`lateen proxy-status`: whether each proxy is in sync, and if not, why."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from lateen.cli.apiclient import ControlPlane, find_control_plane
+from lateen.cli.exits import CommandError, Exit
+from lateen.cli.output import Format, emit, render_data, render_table
+
+ORDER = ("CDS", "EDS", "LDS", "RDS", "SDS", "ECDS")
+WATCH_SECONDS = 0.5
+
+
+def proxy_status(name: str | None, *, fmt: Format, watch: bool, control_plane: str | None) -> None:
+    """Print the table once, or again at each change; exit code 1 when any proxy has refused something."""
+    with ControlPlane(find_control_plane(control_plane)) as api:
+        proxies = _select(api.get("/v1/proxies")["proxies"], name)
+        if name and not proxies:
+            raise CommandError(Exit.FINDINGS, f"no proxy or workload named {name} is connected")
+        shown = render_status(proxies, fmt)
+        emit(shown)
+        while watch:
+            time.sleep(WATCH_SECONDS)
+            proxies = _select(api.get("/v1/proxies")["proxies"], name)
+            now = render_status(proxies, fmt)
+            if now != shown:
+                emit("\n" + now)
+            shown = now
+    raise SystemExit(Exit.FINDINGS if any(_errors(proxy) for proxy in proxies) else Exit.OK)
+
+
+def render_status(proxies: Sequence[dict[str, Any]], fmt: Format) -> str:
+    """The proxies in one of the formats; in a table, the reasons of every NACK follow below it."""
+    if fmt in {Format.JSON, Format.YAML}:
+        return render_data({"proxies": list(proxies)}, fmt)
+    if fmt is Format.NAME:
+        return "\n".join(_name(proxy) for proxy in proxies)
+    if not proxies:
+        return "no proxy is connected"
+    used = {type_name for proxy in proxies for type_name in proxy["types"]}
+    columns = [*(t for t in ORDER if t in used), *sorted(used.difference(ORDER))]
+    header = ["NAME", "TYPE", *columns, "IDENTITY"]
+    if fmt is Format.WIDE:
+        header += ["ADDRESS", "CONNECTED"]
+    rows = []
+    for proxy in sorted(proxies, key=_name):
+        row = [
+            _name(proxy),
+            proxy["type"],
+            *(_cell(proxy["types"].get(column)) for column in columns),
+            proxy["identity"],
+        ]
+        if fmt is Format.WIDE:
+            row += [proxy["address"], str(proxy["connected_at"])]
+        rows.append(row)
+    return "\n".join([render_table(header, rows), *(line for proxy in proxies for line in _errors(proxy))])
+
+
+def _cell(state: dict[str, Any] | None) -> str:
+    if state is None:
+        return "-"
+    status = str(state["status"])
+    return f"STALE {state['since']:.0f}s" if status == "STALE" else status.replace("_", " ")
+
+
+def _errors(proxy: dict[str, Any]) -> list[str]:
+    """One block of lines for each refusal: where, what, and which YAML line it came from."""
+    lines = []
+    for type_name, state in proxy["types"].items():
+        error = state.get("error")
+        if error:
+            lines += ["", f"{_name(proxy)}: {type_name} {error.get('resource') or ''} refused, last good state stays"]
+            lines.append(f"  envoy says: {error['message']}")
+            if error.get("origin"):
+                lines.append(f"  comes from: {error['origin']} ({error.get('file')}:{error.get('line')})")
+    return lines
+
+
+def _name(proxy: dict[str, Any]) -> str:
+    return f"{proxy['name']}.{proxy['namespace']}"
+
+
+def _select(proxies: list[dict[str, Any]], name: str | None) -> list[dict[str, Any]]:
+    if not name:
+        return proxies
+    wanted, _, namespace = name.partition(".")
+    return [
+        p for p in proxies if wanted in {p["name"], p["workload"]} and (not namespace or p["namespace"] == namespace)
+    ]

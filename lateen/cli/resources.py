@@ -1,0 +1,139 @@
+"""`lateen apply`, `get` and `delete`: the resources of a running mesh through its apply API."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lateen.cli.apiclient import ControlPlane, find_control_plane
+from lateen.cli.exits import CommandError, Exit
+from lateen.cli.findings import print_diagnostics
+from lateen.cli.output import Colour, Format, emit, render_data, render_table
+from lateen.mesh.diagnostics import Diagnostic
+from lateen.mesh.kinds import KINDS, KindInfo, find_kind
+
+HTTP_OK, HTTP_NOT_FOUND, HTTP_CONFLICT, HTTP_INVALID = 200, 404, 409, 422
+YAML_SUFFIXES = frozenset({".yaml", ".yml", ".json"})
+
+
+def apply(files: Sequence[str], *, control_plane: str | None, fmt: Format, colour: Colour) -> None:
+    """Send each file whole; a file with an invalid document changes nothing and ends with exit code 3."""
+    results: list[dict[str, Any]] = []
+    worst = Exit.OK
+    with ControlPlane(find_control_plane(control_plane)) as api:
+        for name, text in _read(files):
+            status, answer = api.call("POST", "/v1/apply", params={"origin": "api", "file": name}, body=text)
+            diagnostics = [Diagnostic.from_dict(d) for d in answer.get("diagnostics", ())]
+            print_diagnostics(diagnostics, colour)
+            if status == HTTP_OK:
+                results.extend(answer["results"])
+            elif status == HTTP_INVALID:
+                worst = Exit.INVALID
+            else:
+                raise CommandError(Exit.FINDINGS, f"{name}: {answer.get('error', answer)}")
+    if fmt in {Format.JSON, Format.YAML}:
+        emit(render_data({"results": results}, fmt))
+    else:
+        emit("\n".join(f"{r['resource']} {r['action']}" for r in results))
+    raise SystemExit(worst)
+
+
+def get(kind: str, name: str | None, *, namespace: str | None, fmt: Format, control_plane: str | None) -> None:
+    """Print what the control plane holds of a kind, or of all kinds."""
+    info, name = _parse_target(kind, name)
+    params = {} if info is None else {"kind": info.id}
+    if namespace:
+        params["namespace"] = namespace
+    with ControlPlane(find_control_plane(control_plane)) as api:
+        items = api.get("/v1/resources", **params)["items"]
+    if name:
+        items = [item for item in items if item["resource"]["metadata"]["name"] == name]
+        if not items:
+            raise CommandError(
+                Exit.FINDINGS, f"not found: {kind}{'' if '/' in kind else '/' + name}", _other_names(info)
+            )
+    emit(render_items(items, fmt, single=bool(name)))
+
+
+def delete(kind: str, name: str | None, *, namespace: str, control_plane: str | None) -> None:
+    """Delete one resource by its key."""
+    info, name = _parse_target(kind, name)
+    if info is None or not name:
+        raise CommandError(Exit.USAGE, "say which resource: lateen delete KIND NAME -n NAMESPACE")
+    if not info.namespaced:
+        namespace = "-"
+    with ControlPlane(find_control_plane(control_plane)) as api:
+        status, answer = api.call("DELETE", f"/v1/resources/{info.id}/{namespace}/{name}")
+    if status == HTTP_OK:
+        emit(f"{info.id}/{namespace}/{name} deleted")
+        return
+    hint = "a resource that stands in a file goes when its file does" if status == HTTP_CONFLICT else ""
+    raise CommandError(Exit.FINDINGS, str(answer.get("error", answer)), hint)
+
+
+def render_items(items: Sequence[dict[str, Any]], fmt: Format, *, single: bool = False) -> str:
+    """The API's items in one of the formats; `single` prints the one resource itself instead of a list."""
+    resources = [item["resource"] for item in items]
+    if fmt in {Format.JSON, Format.YAML}:
+        return render_data(resources[0] if single and len(resources) == 1 else {"items": resources}, fmt)
+    names = [_name(resource) for resource in resources]
+    if fmt is Format.NAME:
+        return "\n".join(names)
+    if not items:
+        return "no resources"
+    header = ["NAMESPACE", "KIND", "NAME", "ORIGIN"]
+    rows = [
+        [r["metadata"].get("namespace", ""), r["kind"], r["metadata"]["name"], item["origin"]]
+        for r, item in zip(resources, items, strict=True)
+    ]
+    if fmt is Format.WIDE:
+        header += ["API VERSION", "SOURCE"]
+        for row, resource, item in zip(rows, resources, items, strict=True):
+            source = item["source"]
+            row += [resource["apiVersion"], f"{source['file']}:{source['line']}"]
+    return render_table(header, sorted(rows))
+
+
+def _name(resource: dict[str, Any]) -> str:
+    metadata = resource["metadata"]
+    return "/".join(part for part in (resource["kind"], metadata.get("namespace", ""), metadata["name"]) if part)
+
+
+def _parse_target(kind: str, name: str | None) -> tuple[KindInfo | None, str | None]:
+    """`vs/reviews`, `vs reviews`, `vs` and `all`; CommandError(USAGE) with a suggestion for an unknown kind."""
+    word, _, suffix = kind.partition("/")
+    if word == "all":
+        return None, suffix or name
+    try:
+        return find_kind(word), suffix or name
+    except KeyError as error:
+        import difflib
+
+        words = {
+            alias: info.id for info in KINDS.values() for alias in (info.id.lower(), info.plural, *info.short_names)
+        }
+        close = difflib.get_close_matches(word.lower(), words, n=1)
+        hint = f"did you mean {words[close[0]]}?" if close else "one of: " + ", ".join(sorted(KINDS))
+        raise CommandError(Exit.USAGE, f"unknown kind: {word}", hint) from error
+
+
+def _other_names(info: KindInfo | None) -> str:
+    return f"list them with: lateen get {info.plural if info else 'all'}"
+
+
+def _read(files: Sequence[str]) -> list[tuple[str, str]]:
+    """(name, text) of every file named, directories expanded in order of their names."""
+    texts: list[tuple[str, str]] = []
+    for name in files:
+        path = Path(name)
+        if name == "-":
+            texts.append(("stdin", sys.stdin.read()))
+        elif path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix in YAML_SUFFIXES and p.is_file())
+            texts.extend((str(p), p.read_text(encoding="utf-8")) for p in inside if p.stem not in {"lateen", "mesh"})
+        else:
+            try:
+                texts.append((name, path.read_text(encoding="utf-8")))
+            except (OSError, UnicodeDecodeError) as error:
+                raise CommandError(Exit.USAGE, f"cannot read {name}: {error}") from error
+    return texts

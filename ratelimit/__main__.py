@@ -1,0 +1,5 @@
+"""`python -m ratelimit`."""
+
+from ratelimit.main import main
+
+main()

@@ -1,0 +1,91 @@
+"""Builds the service from its settings and runs it until SIGTERM."""
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import Collection, Mapping
+
+import structlog
+
+from lateen import __version__
+from lateen.adsclient.client import AdsClient, ResourcesRejected, service_node, stop
+from lateen.adsclient.tls import SdsIdentity
+from lateen.clock import SystemClock
+from ratelimit.limits import LimitTable
+from ratelimit.memory_store import MemoryStore
+from ratelimit.metrics import Metrics
+from ratelimit.redis_store import RedisStore
+from ratelimit.server import grpc_server, http_server
+from ratelimit.service import RateLimits
+from ratelimit.settings import Settings, parse_settings
+from ratelimit.store import CounterStore
+
+TYPE_URL = "type.googleapis.com/lateen.dev.v1alpha1.WorkloadLimits"
+SERVICE_ACCOUNT = "lateen-ratelimit"
+DRAIN_SECONDS = 1.0
+
+
+def main() -> None:
+    """Entry point; exit code 0 after SIGTERM or Ctrl-C."""
+    settings = parse_settings(sys.argv[1:])
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(settings.log_level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+    )
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(serve(settings))
+
+
+def open_store(url: str) -> CounterStore:
+    """The store that `url` means; ValueError for a scheme that none has."""
+    if url.startswith("memory:"):
+        structlog.get_logger().warning("counting in memory: limits hold for this replica alone and start anew with it")
+        return MemoryStore(SystemClock())
+    return RedisStore(url)
+
+
+async def serve(settings: Settings) -> None:
+    """Run both servers and the ADS subscription until SIGTERM or SIGINT, then drain."""
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    metrics, table, store = Metrics(), LimitTable(), open_store(settings.redis_url)
+    identity = SdsIdentity(settings.sds_socket)
+    identity_task = asyncio.create_task(identity.run())
+    await identity.wait_ready()
+
+    def take_over(changed: Mapping[str, bytes], removed: Collection[str]) -> None:
+        reasons = table.update(changed, removed)
+        structlog.get_logger().info(
+            "limits updated", workloads=len(table), changed=sorted(changed), removed=list(removed)
+        )
+        if reasons:
+            raise ResourcesRejected(reasons)
+
+    node = service_node(
+        name=settings.node_name,
+        namespace=settings.root_namespace,
+        address=settings.address.rpartition(":")[0],
+        service_account=SERVICE_ACCOUNT,
+        version=__version__,
+    )
+    ads = AdsClient(settings.ads_address, identity, node, TYPE_URL, take_over)
+    limits = RateLimits(table, store, SystemClock(), metrics)
+    server = grpc_server(limits, settings.address, identity.server_credentials())
+    web = http_server(metrics, store, ads.synced.is_set, settings.http_address)
+    web.install_signal_handlers = lambda: None  # type: ignore[attr-defined]  # ours are installed above
+    await server.start()
+    tasks = [asyncio.create_task(ads.run()), asyncio.create_task(web.serve()), identity_task]
+    structlog.get_logger().info("rate limit service listens", address=settings.address, http=settings.http_address)
+    await stopped.wait()
+    await server.stop(DRAIN_SECONDS)
+    for task in tasks:
+        await stop(task)
+    await store.close()
