@@ -38,7 +38,7 @@ lint: dev
 	$(BIN)/lint-imports
 
 test: lint test-deps
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 # Tests in network namespaces want ip and iptables; without them (or without root) they are skipped.
 test-deps:
