@@ -58,7 +58,7 @@ async def serve(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     metrics, table, store = Metrics(), LimitTable(), open_store(settings.redis_url)
     identity = SdsIdentity(settings.sds_socket)
-    identity_task = asyncio.create_task(identity.run())
+    identity.start()
     await identity.wait_ready()
 
     def take_over(changed: Mapping[str, bytes], removed: Collection[str]) -> None:
@@ -82,10 +82,11 @@ async def serve(settings: Settings) -> None:
     web = http_server(metrics, store, ads.synced.is_set, settings.http_address)
     web.install_signal_handlers = lambda: None  # type: ignore[attr-defined]  # ours are installed above
     await server.start()
-    tasks = [asyncio.create_task(ads.run()), asyncio.create_task(web.serve()), identity_task]
+    tasks = [asyncio.create_task(ads.run()), asyncio.create_task(web.serve())]
     structlog.get_logger().info("rate limit service listens", address=settings.address, http=settings.http_address)
     await stopped.wait()
     await server.stop(DRAIN_SECONDS)
     for task in tasks:
         await stop(task)
+    await identity.close()
     await store.close()

@@ -74,14 +74,14 @@ class RedisStore:
 
     async def _count(self, batch: Sequence[_Waiting]) -> None:
         pipeline = self._redis.pipeline(transaction=False)
-        for waiting in batch:
+        for waiting in batch:  # a pipeline only notes the commands until it is executed
             for key, window, count in waiting.hits:
                 name = f"{PREFIX}{key}:{window.start}"
                 if count:
-                    pipeline.incrby(name, count)
-                    pipeline.expire(name, window.length + 1)
+                    _ = pipeline.incrby(name, count)
+                    _ = pipeline.expire(name, window.length + 1)
                 else:
-                    pipeline.get(name)
+                    _ = pipeline.get(name)
         try:
             answers = iter(await pipeline.execute())
         except (RedisError, OSError, TimeoutError) as error:

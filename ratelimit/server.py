@@ -53,7 +53,7 @@ def grpc_server(limits: RateLimits, address: str, credentials: grpc.ServerCreden
 def _add_unary(
     server: grpc.aio.Server, service: str, method: str, handler: Callable[[bytes, Context], Awaitable[bytes]]
 ) -> None:
-    handlers = {method: grpc.unary_unary_rpc_method_handler(handler)}
+    handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {method: grpc.unary_unary_rpc_method_handler(handler)}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
 
 

@@ -7,6 +7,7 @@ from typing import Any, Self
 import httpx
 
 from lateen.cli.exits import CommandError, Exit
+from lateen.local.rundir import RunInfo, live_runs
 
 TIMEOUT_SECONDS = 10.0
 
@@ -70,16 +71,17 @@ class ControlPlane:
 def find_control_plane(url: str | None, environ: Mapping[str, str] = os.environ) -> str:
     """The URL to talk to: the flag, then LATEEN_CONTROL_PLANE, then the only mesh that runs on this host."""
     chosen = url or environ.get("LATEEN_CONTROL_PLANE")
-    if chosen:
-        return chosen
-    return the_running_mesh().control_plane
+    return chosen or running_mesh(None, {}).control_plane
 
 
-def the_running_mesh() -> Any:
-    """The one mesh started by `lateen up` on this host; CommandError when there is none or more than one."""
-    from lateen.local.rundir import live_runs
-
+def running_mesh(url: str | None, environ: Mapping[str, str] = os.environ) -> RunInfo:
+    """The mesh on this host whose control plane is `url` (or LATEEN_CONTROL_PLANE), else the only one; CommandError otherwise."""
     runs = live_runs()
+    chosen = url or environ.get("LATEEN_CONTROL_PLANE")
+    if chosen:
+        runs = [run for run in runs if run.control_plane == chosen]
+        if not runs:
+            raise CommandError(Exit.UNREACHABLE, f"no mesh on this host has the control plane {chosen}")
     if not runs:
         raise CommandError(
             Exit.UNREACHABLE, "no mesh runs on this host", "start one with: lateen up DIR, or pass --control-plane URL"

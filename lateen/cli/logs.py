@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from lateen.cli.apiclient import the_running_mesh
+from lateen.cli.apiclient import running_mesh
 from lateen.cli.exits import CommandError, Exit
 from lateen.cli.output import emit
 
@@ -15,7 +15,7 @@ FOLLOW_SECONDS = 0.2
 
 def logs(workload: str | None, *, control_plane: str | None, container: str | None, tail: int, follow: bool) -> None:
     """Print, and follow if asked, every log that belongs to `workload`; without it, list the logs."""
-    directory = _log_directory(control_plane)
+    directory = Path(running_mesh(control_plane).logs)
     files = sorted(directory.glob("*.log"))
     if workload is None:
         emit("\n".join(path.stem for path in files))
@@ -66,14 +66,3 @@ def _follow(paths: Sequence[Path]) -> Iterator[tuple[Path, str]]:
                 offsets[path] += len(complete) + 1 if complete else 0
                 yield from ((path, line) for line in complete.decode(errors="replace").splitlines())
         time.sleep(FOLLOW_SECONDS)
-
-
-def _log_directory(control_plane: str | None) -> Path:
-    from lateen.local.rundir import live_runs
-
-    if control_plane:
-        for run in live_runs():
-            if run.control_plane == control_plane:
-                return Path(run.logs)
-        raise CommandError(Exit.UNREACHABLE, f"no mesh on this host has the control plane {control_plane}")
-    return Path(the_running_mesh().logs)
