@@ -1,0 +1,242 @@
+"""Keeps the processes of a run alive: the runner's side of `reaper`.
+
+The reaper forks and waits; the policy is here: what restarts, after how long, and when to give up.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from lateen.local import reaper
+from lateen.local.rundir import RunDir
+
+BACKOFF_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0)
+STABLE_SECONDS = 20.0
+MAX_FAST_FAILURES = 6
+STOP_GRACE_SECONDS = 3.0
+MAX_LOG_BYTES = 16 << 20
+LOG_CHECK_SECONDS = 5.0
+MAX_EVENTS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSpec:
+    """A process to run. `id` names it in events and is the stem of its log file; `owner` is the user it will run as, if not ours."""
+
+    id: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: str | None = None
+    owner: int | None = None
+    before_start: Callable[[], Awaitable[None]] | None = None
+
+
+class EventKind(StrEnum):
+    STARTED = "started"
+    EXITED = "exited"
+    GAVE_UP = "gave up"
+    REAPER_LOST = "reaper lost"
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessEvent:
+    """Something that happened to a process; `detail` is for people."""
+
+    kind: EventKind
+    id: str
+    detail: str = ""
+
+
+@dataclass(slots=True)
+class _Process:
+    spec: ProcessSpec
+    pid: int = 0
+    started: float = 0.0
+    failures: int = 0
+    stopping: bool = False
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Supervisor:
+    """Starts, restarts and stops processes through the reaper. Use within one event loop."""
+
+    def __init__(self, run: RunDir, held_fds: Iterable[int]) -> None:
+        self._run = run
+        self._held = tuple(held_fds)
+        self._processes: dict[str, _Process] = {}
+        self._writer: asyncio.StreamWriter | None = None
+        self._reaper_pid = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = False
+        self.events: deque[ProcessEvent] = deque(maxlen=MAX_EVENTS)
+        self.changed = asyncio.Event()
+
+    async def open(self) -> None:
+        """Start the reaper. From here on nothing of the run can outlive both of us."""
+        reaper.become_subreaper()
+        ours, theirs = socket.socketpair()
+        held = ",".join(map(str, self._held))
+        arguments = [str(theirs.fileno()), str(self._run.path), self._run.id, held, ""]
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-I", "-S", reaper.__file__, *arguments),
+            pass_fds=(theirs.fileno(), *self._held),
+            stdin=asyncio.subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        theirs.close()
+        self._reaper_pid = process.pid
+        reader, self._writer = await asyncio.open_connection(sock=ours)
+        self._spawn_task(self._follow(reader, process))
+        self._spawn_task(self._bound_logs())
+
+    @property
+    def reaper_pid(self) -> int:
+        return self._reaper_pid
+
+    def pid(self, name: str) -> int:
+        """The process id, 0 while it does not run."""
+        process = self._processes.get(name)
+        return process.pid if process else 0
+
+    def log_of(self, name: str) -> Path:
+        """Where the process' output goes."""
+        return self._run.logs / f"{name}.log"
+
+    def start(self, spec: ProcessSpec) -> None:
+        """Start a process and keep it running until `stop`."""
+        self._processes[spec.id] = _Process(spec)
+        self._send_start(self._processes[spec.id])
+
+    async def stop(self, name: str) -> None:
+        """End a process for good: SIGTERM, then SIGKILL."""
+        process = self._processes.get(name)
+        if process is None:
+            return
+        process.stopping = True
+        if process.pid:
+            self._send({"op": "stop", "id": name, "grace": STOP_GRACE_SECONDS})
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.gone.wait(), STOP_GRACE_SECONDS * 2)
+        self._processes.pop(name, None)
+
+    async def close(self) -> None:
+        """End everything and wait for it. Safe to call twice."""
+        if self._closing:
+            return
+        self._closing = True
+        if self._writer is not None:
+            self._writer.close()
+        await self._wait_for_reaper()
+        for task in self._tasks:
+            task.cancel()
+        # The reaper was the first to end things; if it was killed half way, this finds what is left, else nothing.
+        await asyncio.to_thread(reaper.sweep, self._run.id, set())
+        await asyncio.to_thread(reaper.clean_up, str(self._run.path))
+
+    async def _wait_for_reaper(self) -> None:
+        deadline = time.monotonic() + reaper.GRACE_SECONDS + reaper.KILL_SECONDS + 30.0
+        while time.monotonic() < deadline and self._reaper_pid in reaper.process_table():
+            await asyncio.sleep(reaper.POLL_SECONDS)
+
+    def _send(self, message: Mapping[str, object]) -> None:
+        if self._writer is not None and not self._closing:
+            self._writer.write(json.dumps(message).encode() + b"\n")
+
+    def _send_start(self, process: _Process) -> None:
+        spec = process.spec
+        log = str(self.log_of(spec.id))
+        message = {"op": "start", "id": spec.id, "argv": spec.argv, "env": dict(spec.env), "cwd": spec.cwd, "log": log}
+        self._send({**message, "owner": spec.owner})
+
+    def _record(self, kind: EventKind, name: str, detail: str = "") -> None:
+        self.events.append(ProcessEvent(kind, name, detail))
+        self.changed.set()
+
+    def _spawn_task(self, work: "Awaitable[None]") -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _follow(self, reader: asyncio.StreamReader, process: asyncio.subprocess.Process) -> None:
+        while line := await reader.readline():
+            self._on_event(json.loads(line))
+        await process.wait()
+        if not self._closing:
+            self._record(EventKind.REAPER_LOST, "reaper", "the process that guards the mesh was killed")
+
+    def _on_event(self, event: Mapping[str, str | int]) -> None:
+        process = self._processes.get(str(event["id"]))
+        if process is None:
+            return
+        name = process.spec.id
+        if event["event"] == "started":
+            process.pid, process.started = int(event["pid"]), time.monotonic()
+            process.gone.clear()
+            self._record(EventKind.STARTED, name)
+            return
+        process.pid = 0
+        process.gone.set()
+        if process.stopping or self._closing:
+            return
+        if time.monotonic() - process.started >= STABLE_SECONDS:
+            process.failures = 0
+        detail = str(event["error"]) if event["event"] == "failed" else describe_exit(int(event["code"]))
+        process.failures += 1
+        if process.failures >= MAX_FAST_FAILURES or event["event"] == "failed":
+            self._record(EventKind.GAVE_UP, name, detail)
+            return
+        self._record(EventKind.EXITED, name, detail)
+        self._spawn_task(self._restart(process))
+
+    async def _restart(self, process: _Process) -> None:
+        await asyncio.sleep(BACKOFF_SECONDS[min(process.failures - 1, len(BACKOFF_SECONDS) - 1)])
+        if process.spec.before_start is not None:
+            # What it prepares may need a service that restarts as well; the process then copes without it.
+            with contextlib.suppress(OSError, ValueError):
+                await process.spec.before_start()
+        if not process.stopping and self._processes.get(process.spec.id) is process:
+            self._send_start(process)
+
+    async def _bound_logs(self) -> None:
+        while True:
+            await asyncio.sleep(LOG_CHECK_SECONDS)
+            for path in self._run.logs.glob("*.log"):
+                with contextlib.suppress(OSError):
+                    bound_log(path)
+
+
+def describe_exit(code: int) -> str:
+    """An exit code in words."""
+    return f"exited with status {code}" if code >= 0 else f"was killed by signal {-code}"
+
+
+def bound_log(path: Path, limit: int = MAX_LOG_BYTES) -> None:
+    """Keep the last half of a log that has grown over `limit` as `.1`, and empty it: its writers append."""
+    size = path.stat().st_size
+    if size <= limit:
+        return
+    old = path.with_name(path.name + ".1")
+    with path.open("rb") as source, old.open("wb") as target:
+        source.seek(size - limit // 2)
+        source.readline()
+        while chunk := source.read(1 << 20):
+            target.write(chunk)
+    os.truncate(path, 0)
+
+
+def log_tail(path: Path, lines: int = 12) -> str:
+    """The last lines of a log, for a message that says why something did not work."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - (lines << 9)))
+        return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
+    return ""
