@@ -40,6 +40,7 @@ def test_it_has_the_generated_and_typed_package_and_no_build_tools(wheel: Path) 
     names = zipfile.ZipFile(wheel).namelist()
     assert "lateen/envoyapi/envoy/service/discovery/v3/ads_pb2_grpc.pyi" in names
     assert "lateen/py.typed" in names
+    assert not [name for name in names if name.endswith((".pyc", ".stamp"))]
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} <= {
         "lateen", "extauthz", "ratelimit", "ca", "filters",
     }  # fmt: skip
