@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INPUTS := pyproject.toml hatch_build.py $(shell find tools/envoyapi -name '*.py' -o -name '*.proto')
 CODE := $(wildcard lateen extauthz ratelimit ca filters tests benchmarks tools hatch_build.py)
 
-# The generated package can be lost while the stamps remain (git clean -X keeps what is in use, editors do not).
+# The generated package can be lost while the stamps remain: then install anew.
 ifeq ($(wildcard lateen/envoyapi/__init__.py),)
 $(shell rm -f $(VENV)/.installed $(VENV)/.installed-dev)
 endif
