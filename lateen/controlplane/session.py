@@ -1,6 +1,6 @@
 """One ADS stream without I/O: requests and snapshots in, events and pushes out.
 
-Delta xDS is the canonical form; state of the world is a view of it (its responses repeat what the client already holds).
+Delta xDS is the canonical form; state of the world is a view of it (responses repeat what the client holds).
 Order, as Envoy's documentation of eventual consistency asks: clusters, endpoints, listeners, routes, secrets, extension
 configurations. Listeners and routes wait, for at most `GRACE` seconds, until clusters and endpoints are taken. Clusters
 and endpoints that are no longer wanted are removed when no listener or route can name them any more: not while an older

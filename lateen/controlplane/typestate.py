@@ -186,7 +186,7 @@ class TypeState:
     # the push
 
     def next_group(self) -> Mapping[str, Blob]:
-        """The changed resources to send together: all, or while a refusal is narrowed down, one group after the other."""
+        """The changed resources to send together: all, or while a refusal is narrowed down, one group at a time."""
         changed = self.delta().changed
         if not self.suspects:
             return changed

@@ -1,0 +1,106 @@
+"""What a stream's events mean to people: log lines, metrics and live events, with the YAML origin of what was refused."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from lateen.controlplane.blobs import Blob
+from lateen.controlplane.connection import Connection
+from lateen.controlplane.events import Events
+from lateen.controlplane.metrics import SHORT_NAMES, Metrics, label_of
+from lateen.controlplane.session import SERVED, Acked, Event, Nacked, NotServed, Refused
+from lateen.mesh.view import MeshView
+
+
+@dataclass(frozen=True, slots=True)
+class OriginPlace:
+    """The resource of the mesh an Envoy resource was made from, and where it was read."""
+
+    origin: str = ""
+    file: str = ""
+    line: int = 0
+
+
+def place_of(blob: Blob, view: MeshView | None) -> OriginPlace:
+    """Where the (first known) origin of an encoded resource stands."""
+    for key in blob.origins:
+        source = view.source(key) if view is not None else None
+        if source is not None:
+            return OriginPlace(str(key), source.file, source.position(()).line)
+    return OriginPlace(str(blob.origins[0])) if blob.origins else OriginPlace()
+
+
+class Reporter:
+    """Tells the log, the metrics and the listeners what streams do."""
+
+    def __init__(self, metrics: Metrics, events: Events, view: Callable[[], MeshView | None]) -> None:
+        """`view` gives the newest view, to look origins up in."""
+        self._metrics = metrics
+        self._events = events
+        self._view = view
+        self._log = structlog.get_logger()
+
+    @staticmethod
+    def known(type_url: str) -> bool:
+        """Whether this is a type that somebody is served."""
+        return type_url in SERVED
+
+    def opened(self, connection: Connection) -> None:
+        """A stream was admitted."""
+        self._metrics.connections.labels(connection.proxy.type.value).inc()
+        self._log.info(
+            "ads stream open",
+            proxy=connection.proxy.id,
+            identity=str(connection.peer),
+            form=connection.session.style.value,
+        )
+
+    def closed(self, connection: Connection, reason: str) -> None:
+        """A stream that was admitted is over."""
+        self._metrics.connections.labels(connection.proxy.type.value).dec()
+        self._log.info("ads stream closed", proxy=connection.proxy.id, reason=reason or "ended")
+
+    def on_event(self, connection: Connection, event: Event) -> None:
+        """One event of a session."""
+        match event:
+            case Acked():
+                pass
+            case Nacked():
+                self._metrics.rejects.labels(label_of(event.type_url)).inc()
+                self._log.warning(
+                    "push refused, looking for the resource that is to blame",
+                    proxy=connection.proxy.id,
+                    type=SHORT_NAMES[event.type_url],
+                    resources=len(event.names),
+                    message=event.message,
+                )
+            case Refused():
+                self._refused(connection, event)
+            case NotServed():
+                self._log.info("type not served", proxy=connection.proxy.id, type=event.type_url[:200])
+
+    def _refused(self, connection: Connection, event: Refused) -> None:
+        place = place_of(event.blob, self._view())
+        short = SHORT_NAMES[event.type_url]
+        self._metrics.rejects.labels(label_of(event.type_url)).inc()
+        self._log.error(
+            "resource refused, its last good version stays",
+            proxy=connection.proxy.id,
+            type=short,
+            resource=event.blob.name,
+            origin=place.origin,
+            file=place.file,
+            line=place.line,
+            message=event.message,
+        )
+        self._events.publish(
+            "nack",
+            proxy=connection.proxy.id,
+            type=short,
+            resource=event.blob.name,
+            origin=place.origin,
+            file=place.file,
+            line=place.line,
+            message=event.message,
+        )
