@@ -126,7 +126,7 @@ class AdsClient:
     expected in the control plane's certificate (its service account's name, see docs/identity.md).
     """
 
-    def __init__(  # noqa: PLR0913 - the contract of the constructor; everything after type_url has a default
+    def __init__(
         self,
         target: str,
         identity: Identity,
@@ -214,7 +214,7 @@ class Call(Protocol):
         ...
 
 
-def service_node(  # noqa: PLR0913 - the fields of Istio's node id and metadata
+def service_node(
     *, name: str, namespace: str, address: str, service_account: str, trust_domain: str = "cluster.local", version: str = ""
 ) -> base_pb2.Node:
     """The node of one of our own services: `service~ADDRESS~NAME.NAMESPACE~NAMESPACE.svc.cluster.local`."""

@@ -1,0 +1,156 @@
+"""The policies of every workload, as the control plane last sent them: compiled on arrival, swapped whole.
+
+A workload whose policies cannot be compiled is kept with the reason and everything to it is denied; the control plane gets the same
+reason back as a NACK. A workload that was never sent is not known, and denied too.
+"""
+
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import structlog
+from google.protobuf.message import DecodeError
+
+from lateen.adsclient.client import ResourcesRejected
+from lateen.envoyapi.lateen.v1alpha1 import workload_pb2
+from lateen.jwks.keeper import KeyUri
+from lateen.jwks.keys import JwksError, KeySet, parse_jwks
+from lateen.mesh.authorizationpolicy import AuthorizationPolicySpec
+from lateen.mesh.requestauthentication import RequestAuthenticationSpec
+from lateen.policy.compile import DRY_RUN, AttachedPolicy, PolicyOrigin, PolicySet, compile_policies
+from lateen.policy.errors import PolicyError
+from lateen.policy.tokens import KeySource, TokenRules, compile_token_rules
+
+_S = TypeVar("_S", AuthorizationPolicySpec, RequestAuthenticationSpec)
+
+WORKLOAD_POLICY: Final = "type.googleapis.com/lateen.dev.v1alpha1.WorkloadPolicy"
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """One enforcement target: who may ask for it, and what applies to it."""
+
+    target: str
+    callers: frozenset[str]
+    """Identities of the proxies that stand in front of it."""
+    trusted_hops: int = 0
+    policies: PolicySet | None = None
+    tokens: TokenRules = TokenRules()
+    inline_keys: Mapping[str, KeySet] | None = None
+    error: str = ""
+    """Why there are no policies: everything is denied with it."""
+
+
+class Policies:
+    """The current workloads. `take` is an ADS client's `on_resources`; readers see one complete state or the next."""
+
+    def __init__(self, want_keys: Callable[[Iterable[tuple[KeyUri, float]]], None]) -> None:
+        """`want_keys` is told which key URIs the current policies need."""
+        self._want_keys = want_keys
+        self._workloads: Mapping[str, Workload] = {}
+        self._log = structlog.get_logger()
+
+    def get(self, target: str) -> Workload | None:
+        """The workload called `target`."""
+        return self._workloads.get(target)
+
+    def __len__(self) -> int:
+        """Number of workloads known."""
+        return len(self._workloads)
+
+    def broken(self) -> Mapping[str, str]:
+        """Workloads whose policies could not be compiled, with the reason."""
+        return {name: w.error for name, w in self._workloads.items() if w.error}
+
+    def take(self, changed: Mapping[str, bytes], removed: Collection[str]) -> None:
+        """Compile what changed and swap; raises ResourcesRejected for what could not be compiled."""
+        compiled = {name: compile_workload(name, data) for name, data in changed.items()}
+        workloads = {name: w for name, w in self._workloads.items() if name not in removed}
+        workloads.update(compiled)
+        self._workloads = workloads
+        self._want_keys(_key_uris(workloads.values()))
+        rejected = {name: w.error for name, w in compiled.items() if w.error}
+        self._log.info("policies taken over", changed=len(changed), removed=len(removed), rejected=len(rejected))
+        if rejected:
+            self._log.error("policies refused, their workloads deny everything", reasons=rejected)
+            raise ResourcesRejected(rejected)
+
+
+def _key_uris(workloads: Iterable[Workload]) -> list[tuple[KeyUri, float]]:
+    return [
+        (KeyUri(rule.keys.url, rule.keys.issuer), rule.fetch_timeout)
+        for workload in workloads
+        for rule in workload.tokens.rules
+        if not rule.keys.inline
+    ]
+
+
+def compile_workload(name: str, data: bytes) -> Workload:
+    """Decode and compile one WorkloadPolicy; never raises, a fault becomes the workload's `error`."""
+    callers: frozenset[str] = frozenset()
+    try:
+        message = workload_pb2.WorkloadPolicy.FromString(data)
+        callers = _callers(message)
+        return _compiled(name, message, callers)
+    except (PolicyError, JwksError, ValueError, DecodeError, RecursionError, SyntaxError) as error:
+        return Workload(name, callers, error=_one_line(error))
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:1000] or type(error).__name__
+
+
+def _callers(message: workload_pb2.WorkloadPolicy) -> frozenset[str]:
+    if not message.namespace or not message.service_account:
+        return frozenset()
+    domains = (message.trust_domain or "cluster.local", *message.trust_domain_aliases)
+    return frozenset(f"spiffe://{d}/ns/{message.namespace}/sa/{message.service_account}" for d in domains)
+
+
+def _compiled(name: str, message: workload_pb2.WorkloadPolicy, callers: frozenset[str]) -> Workload:
+    if message.target != name:
+        raise PolicyError(f'the resource "{name}" is for the target "{message.target}"')
+    domains = (message.trust_domain or "cluster.local", *message.trust_domain_aliases)
+    policies = [
+        AttachedPolicy(
+            _origin(attached),
+            _spec(attached, AuthorizationPolicySpec),
+            dry_run=attached.annotations.get(DRY_RUN, "").lower() == "true",
+        )
+        for attached in message.authorization_policies
+    ]
+    authentications = [(_origin(a), _spec(a, RequestAuthenticationSpec)) for a in message.request_authentications]
+    tokens = compile_token_rules(authentications)
+    return Workload(
+        target=name,
+        callers=callers,
+        trusted_hops=message.trusted_hops,
+        policies=compile_policies(policies, domains),
+        tokens=tokens,
+        inline_keys=_inline_keys(tokens),
+    )
+
+
+def _inline_keys(tokens: TokenRules) -> Mapping[str, KeySet]:
+    keys = {}
+    for rule in tokens.rules:
+        if rule.keys.inline and rule.keys.inline not in keys:
+            try:
+                keys[rule.keys.inline] = parse_jwks(rule.keys.inline)
+            except JwksError as error:
+                raise PolicyError(f"RequestAuthentication {rule.origin} jwtRules[{rule.index}].jwks: {error}") from None
+        elif rule.keys == KeySource():
+            raise PolicyError(f"RequestAuthentication {rule.origin} jwtRules[{rule.index}] needs jwks, jwksUri or an issuer")
+    return keys
+
+
+def _origin(attached: workload_pb2.AttachedResource) -> PolicyOrigin:
+    return PolicyOrigin(attached.namespace, attached.name, attached.file, attached.line)
+
+
+def _spec(attached: workload_pb2.AttachedResource, model: type[_S]) -> _S:
+    try:
+        return model.model_validate(json.loads(attached.spec_json or "{}"))
+    except ValueError as error:
+        raise PolicyError(f"{attached.kind} {attached.namespace}/{attached.name}: {error}") from None

@@ -1,0 +1,176 @@
+"""RequestAuthentication, compiled: where tokens are looked for, what they must be, and what becomes of them afterwards.
+
+Verifying is for the enforcement point (it needs keys and a clock); everything about locations and headers is decided here, purely.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, NamedTuple
+from urllib.parse import unquote_plus
+
+from lateen.mesh.requestauthentication import JWTRule, RequestAuthenticationSpec
+from lateen.policy.compile import PolicyOrigin
+
+_BASE64URL: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.")
+
+
+class Place(StrEnum):
+    """Where a token may be carried."""
+
+    HEADER = "header"
+    PARAMETER = "parameter"
+    COOKIE = "cookie"
+
+
+class Location(NamedTuple):
+    """One place to look for a token; `prefix` is for headers."""
+
+    place: Place
+    name: str
+    prefix: str = ""
+
+
+_DEFAULT_LOCATIONS: Final = (
+    Location(Place.HEADER, "authorization", "Bearer "),
+    Location(Place.PARAMETER, "access_token"),
+)
+
+
+class KeySource(NamedTuple):
+    """Where a rule's keys come from: exactly one is set (`issuer`: by OIDC discovery)."""
+
+    inline: str = ""
+    url: str = ""
+    issuer: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRule:
+    """One `jwtRules` entry."""
+
+    origin: PolicyOrigin
+    index: int
+    issuer: str
+    audiences: frozenset[str]
+    keys: KeySource
+    fetch_timeout: float
+    locations: tuple[Location, ...]
+    forward: bool
+    payload_header: str
+    claim_headers: tuple[tuple[str, tuple[str, ...]], ...]
+    """Header and claim path."""
+    space_delimited: frozenset[str]
+    fingerprint: str
+    """Equal for rules that accept the same tokens and read them alike."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRules:
+    """All token rules of a workload, ordered by issuer; `sanitised` headers are never taken from a client."""
+
+    rules: tuple[TokenRule, ...] = ()
+    sanitised: frozenset[str] = frozenset()
+
+
+class FoundToken(NamedTuple):
+    """A token as it stands in the request."""
+
+    token: str
+    location: Location
+
+
+def compile_token_rules(authentications: Sequence[tuple[PolicyOrigin, RequestAuthenticationSpec]]) -> TokenRules:
+    """Collect the rules of every RequestAuthentication that applies to one workload."""
+    rules = [_token_rule(origin, i, rule) for origin, spec in authentications for i, rule in enumerate(spec.jwt_rules)]
+    rules.sort(key=lambda rule: rule.issuer)
+    headers = {rule.payload_header for rule in rules} | {header for rule in rules for header, _ in rule.claim_headers}
+    return TokenRules(tuple(rules), frozenset(headers - {""}))
+
+
+def _token_rule(origin: PolicyOrigin, index: int, rule: JWTRule) -> TokenRule:
+    if rule.jwks:
+        keys = KeySource(inline=rule.jwks)
+    elif rule.keys_url:
+        keys = KeySource(url=rule.keys_url)
+    else:
+        keys = KeySource(issuer=rule.issuer or "")
+    explicit = (
+        *(Location(Place.HEADER, h.name.lower(), h.prefix or "") for h in rule.from_headers),
+        *(Location(Place.PARAMETER, name) for name in rule.from_params),
+        *(Location(Place.COOKIE, name) for name in rule.from_cookies),
+    )
+    space_delimited = frozenset(rule.space_delimited_claims)
+    identity = repr((rule.issuer, sorted(rule.audiences), keys, sorted(space_delimited)))
+    return TokenRule(
+        origin=origin,
+        index=index,
+        issuer=rule.issuer or "",
+        audiences=frozenset(rule.audiences),
+        keys=keys,
+        fetch_timeout=rule.timeout.total_seconds() if rule.timeout is not None else 5.0,
+        locations=explicit or _DEFAULT_LOCATIONS,
+        forward=rule.forward_original_token,
+        payload_header=(rule.output_payload_to_header or "").lower(),
+        claim_headers=tuple((c.header.lower(), tuple(c.claim.split("."))) for c in rule.output_claim_to_headers),
+        space_delimited=space_delimited,
+        fingerprint=hashlib.sha256(identity.encode()).hexdigest(),
+    )
+
+
+def find_tokens(rule: TokenRule, headers: Mapping[str, str], query: str) -> list[FoundToken]:
+    """Every token of the request at the rule's locations, in their order."""
+    found = []
+    for location in rule.locations:
+        token = _token_at(location, headers, query)
+        if token is not None:
+            found.append(FoundToken(token, location))
+    return found
+
+
+def _token_at(location: Location, headers: Mapping[str, str], query: str) -> str | None:
+    if location.place is Place.HEADER:
+        value = headers.get(location.name)
+        return _after_prefix(value, location.prefix) if value is not None else None
+    if location.place is Place.PARAMETER:
+        return next((value for name, value in _parameters(query) if name == location.name), None)
+    return next((value for name, value in _cookies(headers.get("cookie", "")) if name == location.name), None)
+
+
+def _after_prefix(value: str, prefix: str) -> str | None:
+    """The token after the prefix, as Envoy's jwt_authn takes it: the prefix anywhere, then the run of token characters."""
+    if not prefix:
+        return value
+    _, found, rest = value.partition(prefix)
+    if not found:
+        return None
+    start = next((i for i, c in enumerate(rest) if c in _BASE64URL), None)
+    if start is None:
+        return rest
+    end = next((i for i in range(start, len(rest)) if rest[i] not in _BASE64URL), len(rest))
+    return rest[start:end]
+
+
+def _parameters(query: str) -> Iterator[tuple[str, str]]:
+    for part in query.split("&"):
+        name, _, value = part.partition("=")
+        yield unquote_plus(name), unquote_plus(value)
+
+
+def _cookies(header: str) -> Iterator[tuple[str, str]]:
+    for part in header.split(";"):
+        name, equals, value = part.strip().partition("=")
+        if equals:
+            yield name, value.strip('"')
+
+
+def without_cookie(header: str, name: str) -> str:
+    """A Cookie header without the cookies called `name`."""
+    kept = (part.strip() for part in header.split(";") if part.strip().partition("=")[0] != name)
+    return "; ".join(part for part in kept if part)
+
+
+def is_cors_preflight(method: str, headers: Mapping[str, str]) -> bool:
+    """A browser's question before the request: it carries no token and is not asked for one. A bare OPTIONS is no preflight."""
+    return method == "OPTIONS" and "origin" in headers and "access-control-request-method" in headers
