@@ -62,7 +62,9 @@ class Attempts:
             return seen
 
 
-def call_through_sidecar(url: str, method: str, headers: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, Any]:
+def call_through_sidecar(
+    url: str, method: str, headers: Mapping[str, str], environ: Mapping[str, str]
+) -> dict[str, Any]:
     """Call another service: through `http_proxy` if that is set (loopback), else straight (the mesh captures it)."""
     target = urlsplit(url)
     proxy = urlsplit(environ.get("http_proxy") or environ.get("HTTP_PROXY") or "")
