@@ -121,12 +121,15 @@ class LimitTable:
     def match(
         self, target: str, descriptors: Iterable[ratelimit_pb2.RateLimitDescriptor]
     ) -> list[tuple[Limit, str] | None]:
-        """For each descriptor its limit and counter key, or None when no limit of this workload means it."""
+        """For each descriptor its limit and counter key, or None when no limit of this workload means it.
+
+        A limit is a budget of its policy: every workload that the policy selects draws on the same counters.
+        """
         limits = self._by_target.get(target, {})
         found: list[tuple[Limit, str] | None] = []
         for descriptor in descriptors:
             entries = [(entry.key, entry.value) for entry in descriptor.entries]
             limit = limits.get(entries[0][1]) if entries else None
             key = limit.counter_key(entries) if limit else None
-            found.append((limit, f"{target}{SEPARATOR}{key}") if limit and key is not None else None)
+            found.append((limit, key) if limit and key is not None else None)
         return found

@@ -100,6 +100,7 @@ def demo_token(
     ] = None,
     audience: Annotated[str, typer.Option("--aud", help="Audience of the token.")] = "payments-api",
     issuer: Annotated[str | None, typer.Option("--iss", help="Issuer, when lateen.yaml names several.")] = None,
+    algorithm: Annotated[str, typer.Option("--alg", help="RS256 or ES256.")] = "RS256",
     ttl: Annotated[int, typer.Option(help="Seconds of validity; negative for a token that has expired.")] = 3600,
     control_plane: ControlPlaneOption = None,
 ) -> None:
@@ -114,6 +115,7 @@ def demo_token(
         claims=tuple(claims or ()),
         audience=audience,
         issuer=issuer,
+        algorithm=algorithm,
         ttl_seconds=ttl,
         control_plane=control_plane,
     )

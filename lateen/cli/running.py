@@ -1,11 +1,13 @@
 """`lateen up` and `lateen demo-token`: the local runner, and the issuer that runs with it."""
 
-import json
+import sys
+from datetime import timedelta
 from pathlib import Path
 
 from lateen.cli.apiclient import running_mesh
 from lateen.cli.exits import CommandError, Exit
-from lateen.cli.output import Colour, emit
+from lateen.cli.output import Colour, emit, wants_colour
+from lateen.clock import SystemClock
 
 MODES = ("loopback", "netns")
 
@@ -18,7 +20,8 @@ def up(directory: Path, *, exec_command: str | None, mode: str, timeout: float, 
         raise CommandError(Exit.USAGE, f"unknown mode: {mode}", f"one of {', '.join(MODES)}")
     if not directory.is_dir():
         raise CommandError(Exit.USAGE, f"not a directory: {directory}")
-    raise SystemExit(run(directory, exec_command=exec_command, mode=mode, timeout=timeout, colour=colour.value))
+    coloured = wants_colour(colour, sys.stderr)
+    raise SystemExit(run(directory, exec_command=exec_command, mode=mode, timeout=timeout, colour=coloured))
 
 
 def demo_token(
@@ -27,11 +30,12 @@ def demo_token(
     claims: tuple[str, ...],
     audience: str,
     issuer: str | None,
+    algorithm: str,
     ttl_seconds: int,
     control_plane: str | None,
 ) -> None:
     """Print a token signed with the key of the running mesh's issuer."""
-    from lateen.local.issuer import mint_token
+    from lateen.local.issuer import IssuerError, MintRequest, mint_token, parse_claims
 
     run = running_mesh(control_plane)
     if not run.issuers:
@@ -39,26 +43,17 @@ def demo_token(
     name = issuer or run.issuers[0]
     if name not in run.issuers:
         raise CommandError(Exit.USAGE, f"unknown issuer: {name}", f"one of {', '.join(run.issuers)}")
-    emit(
-        mint_token(
-            Path(run.issuer_keys),
+    try:
+        request = MintRequest(
             issuer=name,
             subject=subject,
             audience=audience,
-            ttl_seconds=ttl_seconds,
-            claims=dict(parse_claim(claim) for claim in claims),
+            claims=parse_claims(claims),
+            ttl=timedelta(seconds=ttl_seconds),
+            algorithm=algorithm,
         )
-    )
-
-
-def parse_claim(text: str) -> tuple[str, object]:
-    """`scope=payments:read` as it stands; a value that is a JSON list, object, number or boolean becomes one."""
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise CommandError(Exit.USAGE, f"not a claim: {text!r}", "write NAME=VALUE")
-    if value[:1] in {"[", "{"} or value in {"true", "false"} or value.lstrip("-").isdigit():
-        try:
-            return name, json.loads(value)
-        except ValueError as error:
-            raise CommandError(Exit.USAGE, f"{name}: looks like JSON but is not: {error}") from error
-    return name, value
+        emit(mint_token(Path(run.issuer_keys), request, SystemClock().now()))
+    except ValueError as error:
+        raise CommandError(Exit.USAGE, str(error), "write --claim NAME=VALUE") from error
+    except IssuerError as error:
+        raise CommandError(Exit.FINDINGS, str(error)) from error

@@ -76,7 +76,7 @@ def _match_action(conditions: tuple[HeaderCondition, ...]) -> Action:
     for condition in conditions:
         header = match.headers.add(name=condition.name)
         if condition.regex is None:
-            header.present_match = True
+            header.present_match = condition.present
         else:
             header.string_match.CopyFrom(
                 string_pb2.StringMatcher(safe_regex=regex_pb2.RegexMatcher(regex=condition.regex))

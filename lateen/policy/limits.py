@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from lateen.envoyapi.lateen.v1alpha1 import workload_pb2
-from lateen.mesh.ratelimitpolicy import LimitDescriptor, LimitMatch, RateLimit, RateLimitPolicy
+from lateen.mesh.ratelimitpolicy import Descriptor, Limit, LimitMatch, RateLimitPolicy, Unit
 
 DOMAIN = "lateen"
 POLICY_KEY = "policy"
@@ -43,10 +43,11 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class HeaderCondition:
-    """A header that must match; `regex` is RE2 over the whole value, None means that presence is enough."""
+    """A header that must match: `regex` is RE2 over the whole value; without one, the header must be present, or absent."""
 
     name: str
     regex: str | None
+    present: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,32 +76,31 @@ class CompiledLimit:
 
 
 def compile_limits(policy: RateLimitPolicy) -> tuple[CompiledLimit, ...]:
-    """The limits of a policy in its own order; a limit without a name is called by its position."""
+    """The limits of a policy in its own order."""
     owner = f"{policy.metadata.namespace}/{policy.metadata.name}"
-    return tuple(_compile(owner, policy, index, limit) for index, limit in enumerate(policy.spec.limits))
+    return tuple(_compile(owner, policy, limit) for limit in policy.spec.limits)
 
 
-def _compile(owner: str, policy: RateLimitPolicy, index: int, limit: RateLimit) -> CompiledLimit:
-    name = limit.name or str(index)
+def _compile(owner: str, policy: RateLimitPolicy, limit: Limit) -> CompiledLimit:
     conditions = _conditions(limit.match) if limit.match else ()
-    entries = [Entry(POLICY_KEY, Source.FIXED, f"{owner}/{name}")]
+    entries = [Entry(POLICY_KEY, Source.FIXED, f"{owner}/{limit.name}")]
     if conditions:
         entries.append(Entry(MATCH_KEY, Source.FIXED, MATCH_VALUE))
     entries += [_entry(descriptor) for descriptor in limit.descriptors]
     return CompiledLimit(
         policy=owner,
-        name=name,
+        name=limit.name,
         conditions=conditions,
         entries=tuple(entries),
         requests_per_unit=limit.requests or 0,
-        unit=str(limit.per or "second"),
-        unlimited=bool(limit.unlimited),
-        shadow=bool(limit.shadow or policy.spec.shadow),
-        failure_mode=str(policy.spec.failure_mode or "allow"),
+        unit=str(limit.per or Unit.SECOND),
+        unlimited=limit.unlimited,
+        shadow=limit.shadow or policy.spec.shadow,
+        failure_mode=str(policy.spec.failure_mode),
     )
 
 
-def _entry(descriptor: LimitDescriptor) -> Entry:
+def _entry(descriptor: Descriptor) -> Entry:
     if descriptor.header is not None:
         name = descriptor.header.name.lower()
         return Entry(f"header:{name}", Source.HEADER, name)
@@ -129,7 +129,7 @@ def _conditions(match: LimitMatch) -> tuple[HeaderCondition, ...]:
             regex = re.escape(header.prefix) + ".*"
         else:
             regex = header.regex
-        conditions.append(HeaderCondition(header.name.lower(), regex))
+        conditions.append(HeaderCondition(header.name.lower(), regex, present=header.present is not False))
     return tuple(conditions)
 
 

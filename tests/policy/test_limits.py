@@ -30,7 +30,8 @@ spec:
     - value: fixed
     requests: 5
     per: second
-  - requests: 1000
+  - name: all
+    requests: 1000
     per: minute
     shadow: true
 """
@@ -57,7 +58,7 @@ def test_every_descriptor_becomes_an_entry_in_order() -> None:
         "value",
     ]
     assert [entry.key for entry in second.entries] == ["policy"]
-    assert (first.identifier, second.identifier) == ("payments/charge/per-tenant", "payments/charge/1")
+    assert (first.identifier, second.identifier) == ("payments/charge/per-tenant", "payments/charge/all")
     assert (first.shadow, second.shadow, second.unit) == (False, True, "minute")
 
 
