@@ -112,7 +112,9 @@ class SdsIdentity:
 
         served = self.current
         return grpc.dynamic_ssl_server_credentials(
-            _server_configuration(served), newest, require_client_authentication=True
+            _server_configuration(served),
+            newest,  # type: ignore[arg-type]  # the stubs miss that None means unchanged
+            require_client_authentication=True,
         )
 
     def channel_credentials(self) -> grpc.ChannelCredentials:
@@ -223,6 +225,5 @@ class PeerContext(Protocol):
 
 def peer_identity(context: PeerContext) -> str | None:
     """The SPIFFE id in the peer's verified certificate; None without one, or if it claims more than one."""
-    names = context.auth_context().get("x509_subject_alternative_name", ())
-    identities = {name.decode("utf-8", "replace") for name in names if name.startswith(_SPIFFE.encode())}
-    return identities.pop() if len(identities) == 1 else None
+    uris = [uri.decode("utf-8", "replace") for uri in context.auth_context().get("peer_uri", ())]
+    return uris[0] if len(uris) == 1 and uris[0].startswith(_SPIFFE) else None

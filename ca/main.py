@@ -1,0 +1,127 @@
+"""Builds the authority from its settings and runs it until SIGTERM."""
+
+import asyncio
+import contextlib
+import signal
+import sys
+from datetime import timedelta
+
+import structlog
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from ca.admin import admin_app, private_socket, public_app, web_server
+from ca.authority import Authority
+from ca.front import TlsFront
+from ca.identity import Identity
+from ca.issue import chain_pem, issue_certificate
+from ca.root import RootError
+from ca.server import CertificateService, grpc_server
+from ca.settings import Settings, parse_settings, split_address
+from ca.store import load_or_create_root
+from lateen.clock import Clock, SystemClock
+
+SERVICE_ACCOUNT = "lateen-ca"
+_DRAIN_SECONDS = 1.0
+_EXIT_UNUSABLE = 3
+
+
+def main() -> int:
+    """Entry point; 0 after SIGTERM or Ctrl-C, 3 when the root or an address cannot be used."""
+    settings = parse_settings(sys.argv[1:])
+    if settings.print_config:
+        sys.stdout.write(settings.render() + "\n")
+        return 0
+    _configure_logs(settings)
+    try:
+        asyncio.run(serve(settings, SystemClock()))
+    except KeyboardInterrupt:
+        return 0
+    except (RootError, OSError) as error:
+        structlog.get_logger().error("certificate authority cannot start", reason=str(error))
+        return _EXIT_UNUSABLE
+    return 0
+
+
+async def serve(settings: Settings, clock: Clock) -> None:
+    """Run until SIGTERM or SIGINT, then drain."""
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    log = structlog.get_logger()
+    root, created = load_or_create_root(settings.state_dir, settings.trust_domain, clock.now())
+    log.info("root created" if created else "root loaded", not_after=root.anchor.not_valid_after_utc.isoformat())
+    authority = Authority(root=root, trust_domain=settings.trust_domain, lifetime=settings.ttl)
+    front = TlsFront()
+    _certify(front, authority, settings, clock)
+    server = grpc_server(CertificateService(authority, front.peer_certificate, clock), front.inner_socket)
+    await server.start()
+    try:
+        # The TLS port first: whoever holds it may take over an admin socket left behind.
+        bound = await front.start(*settings.listen)
+        listener = private_socket(settings.admin_socket)
+        webs = [web_server(admin_app(authority, clock), listener=listener)]
+        if settings.http_address:
+            host, port = split_address(settings.http_address)
+            webs.append(web_server(public_app(authority, clock), host=host, port=port))
+        tasks = [asyncio.create_task(web.serve()) for web in webs]
+        renewal = asyncio.create_task(_keep_certified(front, authority, settings, clock))
+        log.info(
+            "certificate authority listens", address=f"{settings.listen[0]}:{bound}", admin=str(settings.admin_socket)
+        )
+        await stopped.wait()
+        log.info("certificate authority stops")
+        renewal.cancel()
+        for web in webs:
+            web.should_exit = True
+        await asyncio.gather(*tasks, renewal, return_exceptions=True)
+        listener.close()
+        with contextlib.suppress(FileNotFoundError):
+            settings.admin_socket.unlink()
+    finally:
+        await server.stop(_DRAIN_SECONDS)
+        await front.close()
+
+
+async def _keep_certified(front: TlsFront, authority: Authority, settings: Settings, clock: Clock) -> None:
+    """Renew our own serving certificate at half of its life."""
+    while True:
+        await clock.sleep(_serving_lifetime(settings).total_seconds() / 2)
+        try:
+            _certify(front, authority, settings, clock)
+        except (ValueError, OSError) as error:
+            structlog.get_logger().error("own serving certificate could not be renewed", reason=str(error))
+
+
+def _certify(front: TlsFront, authority: Authority, settings: Settings, clock: Clock) -> None:
+    """Issue ourselves a serving certificate for `lateen-ca.<root namespace>.svc`."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    identity = Identity(settings.root_namespace, SERVICE_ACCOUNT, (f"{SERVICE_ACCOUNT}.{settings.root_namespace}.svc",))
+    leaf = issue_certificate(
+        authority.root, key.public_key(), identity, settings.trust_domain, clock.now(), _serving_lifetime(settings)
+    )
+    key_pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    chain = chain_pem(leaf, authority.root)
+    front.configure("".join(chain), key_pem, "".join(chain[1:]))
+
+
+def _serving_lifetime(settings: Settings) -> timedelta:
+    return max(settings.ttl, timedelta(hours=1))
+
+
+def _configure_logs(settings: Settings) -> None:
+    renderer: structlog.typing.Processor = structlog.processors.JSONRenderer()
+    if settings.log_format == "console":
+        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(settings.log_level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+    )
