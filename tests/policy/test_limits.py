@@ -4,45 +4,9 @@ import re
 
 import pytest
 
-from lateen.mesh.loader import load_text
-from lateen.mesh.ratelimitpolicy import RateLimitPolicy
 from lateen.policy.limit_actions import envoy_rate_limits, stages
 from lateen.policy.limits import compile_limits, path_regex, string_regex, workload_limits
-
-POLICY = """
-apiVersion: lateen.dev/v1alpha1
-kind: RateLimitPolicy
-metadata: {name: charge, namespace: payments}
-spec:
-  failureMode: deny
-  limits:
-  - name: per-tenant
-    match:
-      paths: [/v1/charge, /v1/refunds/*]
-      methods: [POST]
-      headers: [{name: X-Beta, present: true}, {name: x-plan, exact: a.b}]
-    descriptors:
-    - header: {name: X-Tenant}
-    - path: {}
-    - sourcePrincipal: {}
-    - claim: {name: realm.tenant}
-    - remoteAddress: {}
-    - value: fixed
-    requests: 5
-    per: second
-  - name: all
-    requests: 1000
-    per: minute
-    shadow: true
-"""
-
-
-def policy(text: str = POLICY) -> RateLimitPolicy:
-    loaded = load_text(text, "policy.yaml")
-    assert not [d for d in loaded.diagnostics if d.severity == "error"]
-    (located,) = loaded.resources
-    assert isinstance(located.resource, RateLimitPolicy)
-    return located.resource
+from tests.policy.rate_limit_policy import POLICY, policy
 
 
 def test_every_descriptor_becomes_an_entry_in_order() -> None:

@@ -20,7 +20,9 @@ def redis_process() -> Iterator[tuple[subprocess.Popen[bytes], str]]:
         arguments = ["--port", "0", "--unixsocket", str(socket), "--save", "", "--appendonly", "no", "--dir", directory]
         process = subprocess.Popen([binary, *arguments], stdout=subprocess.DEVNULL)
         try:
-            client = redis.Redis(unix_socket_path=str(socket), retry=redis.retry.Retry(redis.backoff.ConstantBackoff(0.05), 100))
+            client = redis.Redis(
+                unix_socket_path=str(socket), retry=redis.retry.Retry(redis.backoff.ConstantBackoff(0.05), 100)
+            )
             client.ping()
             client.close()
             yield process, f"unix://{socket}"

@@ -193,7 +193,9 @@ async def test_a_store_that_fails_is_an_error_and_a_metric() -> None:
     ("target", "peer", "code"),
     [
         pytest.param(TARGET, None, "PERMISSION_DENIED", id="no certificate"),
-        pytest.param(TARGET, "spiffe://cluster.local/ns/orders/sa/orders-svc", "PERMISSION_DENIED", id="other namespace"),
+        pytest.param(
+            TARGET, "spiffe://cluster.local/ns/orders/sa/orders-svc", "PERMISSION_DENIED", id="other namespace"
+        ),
         pytest.param("payments/unknown", PEER, "FAILED_PRECONDITION", id="unknown workload"),
         pytest.param("", PEER, "PERMISSION_DENIED", id="no target"),
     ],

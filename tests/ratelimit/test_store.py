@@ -8,6 +8,7 @@ import uuid
 from collections.abc import AsyncIterator
 
 import pytest
+import redis.asyncio
 
 from ratelimit.memory_store import MemoryStore
 from ratelimit.redis_store import RedisStore
@@ -82,8 +83,6 @@ async def test_memory_is_bounded_and_drops_ended_windows_first() -> None:
 
 
 async def test_a_counter_expires_in_redis(redis_process: tuple[subprocess.Popen[bytes], str]) -> None:
-    import redis.asyncio
-
     _, url = redis_process
     store, k = RedisStore(url), key()
     await store.add([(k, MINUTE, 1)])
@@ -94,7 +93,9 @@ async def test_a_counter_expires_in_redis(redis_process: tuple[subprocess.Popen[
     await store.close()
 
 
-async def test_a_redis_that_hangs_is_an_error_in_time_and_heals(redis_process: tuple[subprocess.Popen[bytes], str]) -> None:
+async def test_a_redis_that_hangs_is_an_error_in_time_and_heals(
+    redis_process: tuple[subprocess.Popen[bytes], str],
+) -> None:
     process, url = redis_process
     store, k = RedisStore(url), key()
     assert await store.add([(k, MINUTE, 1)]) == [1]
