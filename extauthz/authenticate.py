@@ -47,8 +47,8 @@ def authenticate(rules: TokenRules, headers: Mapping[str, str], query: str, veri
             continue
         return _accepted(rules, rule, found, verified[0], headers)
     if refusals:
-        refused, rule = min(refusals, key=lambda r: r[0].other_issuer)
-        return Refusal(refused.reason, rule, tuple(r.keys for e, r in refusals if e.retry))
+        clearest, of_rule = min(refusals, key=lambda r: r[0].other_issuer)
+        return Refusal(clearest.reason, of_rule, tuple(r.keys for e, r in refusals if e.retry))
     return Authentication(remove_headers=rules.sanitised)
 
 

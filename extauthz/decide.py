@@ -40,7 +40,9 @@ def decide(policies: PolicySet, request: CheckInput) -> Decision:
 
 def _enforced(policies: PolicySet, request: CheckInput) -> Decision:
     if (rule := policies.custom.first(request)) is not None:
-        return Decision(Verdict.DENY, rule, f'extension provider "{rule.provider}" cannot be asked by this enforcement point')
+        return Decision(
+            Verdict.DENY, rule, f'extension provider "{rule.provider}" cannot be asked by this enforcement point'
+        )
     if (rule := policies.deny.first(request)) is not None:
         return Decision(Verdict.DENY, rule, "a DENY rule matched")
     if not policies.allow_policies:

@@ -20,7 +20,7 @@ from lateen.mesh.authorizationpolicy import AuthorizationPolicySpec
 from lateen.mesh.requestauthentication import RequestAuthenticationSpec
 from lateen.policy.compile import DRY_RUN, AttachedPolicy, PolicyOrigin, PolicySet, compile_policies
 from lateen.policy.errors import PolicyError
-from lateen.policy.tokens import KeySource, TokenRules, compile_token_rules
+from lateen.policy.tokens import NO_TOKEN_RULES, KeySource, TokenRules, compile_token_rules
 
 _S = TypeVar("_S", AuthorizationPolicySpec, RequestAuthenticationSpec)
 
@@ -36,7 +36,7 @@ class Workload:
     """Identities of the proxies that stand in front of it."""
     trusted_hops: int = 0
     policies: PolicySet | None = None
-    tokens: TokenRules = TokenRules()
+    tokens: TokenRules = NO_TOKEN_RULES
     inline_keys: Mapping[str, KeySet] | None = None
     error: str = ""
     """Why there are no policies: everything is denied with it."""
@@ -141,7 +141,9 @@ def _inline_keys(tokens: TokenRules) -> Mapping[str, KeySet]:
             except JwksError as error:
                 raise PolicyError(f"RequestAuthentication {rule.origin} jwtRules[{rule.index}].jwks: {error}") from None
         elif rule.keys == KeySource():
-            raise PolicyError(f"RequestAuthentication {rule.origin} jwtRules[{rule.index}] needs jwks, jwksUri or an issuer")
+            raise PolicyError(
+                f"RequestAuthentication {rule.origin} jwtRules[{rule.index}] needs jwks, jwksUri or an issuer"
+            )
     return keys
 
 

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from google.protobuf import struct_pb2
+from google.protobuf import json_format, struct_pb2
 from jwt.algorithms import Algorithm, get_default_algorithms
 from jwt.exceptions import PyJWTError
 
@@ -22,6 +22,7 @@ MAX_TOKEN_BYTES: Final = 32 * 1024
 CLOCK_SKEW_SECONDS: Final = 60
 _MAX_DEPTH: Final = 32
 _MAX_MEMBERS: Final = 2000
+_MAX_NUMBER: Final = 2**1000
 _SECTIONS: Final = 3
 
 ALGORITHMS: Final[Mapping[str, Algorithm]] = {
@@ -110,7 +111,11 @@ def verify_token(token: str, rule: TokenRule, keys: KeySet | None, now: float, c
         raise TokenRefused("Jwks remote fetch is failed", retry=True)
     _check_signature(algorithm, kid, keys, signed, signature)
     claims = verified_claims(payload, rule.space_delimited)
-    verified = VerifiedToken(claims, token.split(".")[1], expires, not_before, claims_struct(claims))
+    try:
+        metadata = claims_struct(claims)
+    except (ValueError, json_format.ParseError):  # text that is not Unicode: lone surrogates
+        raise TokenRefused("Jwt payload is an invalid JSON") from None
+    verified = VerifiedToken(claims, token.split(".")[1], expires, not_before, metadata)
     cache.put(rule, token, keys, verified)
     return verified
 
@@ -165,8 +170,12 @@ def _within_bounds(value: dict[str, Any]) -> bool:
     pending: list[tuple[object, int]] = [(value, 0)]
     while pending:
         item, depth = pending.pop()
-        children: list[object] = list(item.values()) if isinstance(item, dict) else item if isinstance(item, list) else []
+        children: list[object] = (
+            list(item.values()) if isinstance(item, dict) else item if isinstance(item, list) else []
+        )
         members += len(children)
+        if isinstance(item, int | float) and not -_MAX_NUMBER <= item <= _MAX_NUMBER:
+            return False
         if depth > _MAX_DEPTH or members > _MAX_MEMBERS:
             return False
         pending.extend((child, depth + 1) for child in children)
@@ -233,5 +242,5 @@ def _check_signature(algorithm: str, kid: str, keys: KeySet, signed: bytes, sign
 def claims_struct(claims: Claims) -> struct_pb2.Struct:
     """The claims as a protobuf Struct."""
     struct = struct_pb2.Struct()
-    struct.update(claims.payload)
+    json_format.ParseDict(dict(claims.payload), struct)
     return struct

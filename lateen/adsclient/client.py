@@ -215,7 +215,13 @@ class Call(Protocol):
 
 
 def service_node(
-    *, name: str, namespace: str, address: str, service_account: str, trust_domain: str = "cluster.local", version: str = ""
+    *,
+    name: str,
+    namespace: str,
+    address: str,
+    service_account: str,
+    trust_domain: str = "cluster.local",
+    version: str = "",
 ) -> base_pb2.Node:
     """The node of one of our own services: `service~ADDRESS~NAME.NAMESPACE~NAMESPACE.svc.cluster.local`."""
     metadata = Struct()

@@ -74,6 +74,8 @@ async def discover(client: httpx.AsyncClient, issuer: str, timeout: float, overr
     if document.get("issuer", issuer) != issuer:
         raise JwksError("the discovery document is of another issuer")
     target: str = document["jwks_uri"]
-    if urlsplit(target).scheme not in {"http", "https"} or (url.startswith("https:") and not target.startswith("https:")):
+    if urlsplit(target).scheme not in {"http", "https"} or (
+        url.startswith("https:") and not target.startswith("https:")
+    ):
         raise JwksError("the discovery document names a jwks_uri of another scheme")
     return target

@@ -172,7 +172,9 @@ class KeyKeeper:
         except JwksError as error:
             entry.failures += 1
             entry.error = str(error)
-            self._log.warning("keys could not be fetched", uri=str(entry.uri), error=entry.error, keeping=entry.keys is not None)
+            self._log.warning(
+                "keys could not be fetched", uri=str(entry.uri), error=entry.error, keeping=entry.keys is not None
+            )
             return
         except Exception as error:  # noqa: BLE001 - whatever an issuer sends, the next attempt must come
             entry.failures += 1

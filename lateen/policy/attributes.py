@@ -60,7 +60,12 @@ def attribute_for(key: str) -> Attribute:
 def _bracketed(key: str, start: str) -> tuple[str, ...]:
     rest = key.removeprefix(start)
     names = tuple(rest[1:-1].split("]["))
-    if not rest.startswith("[") or not rest.endswith("]") or not all(names) or (start == "request.headers" and len(names) > 1):
+    if (
+        not rest.startswith("[")
+        or not rest.endswith("]")
+        or not all(names)
+        or (start == "request.headers" and len(names) > 1)
+    ):
         raise PolicyError(f'"{key}" must be {start}[NAME]')
     return names
 

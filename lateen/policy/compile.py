@@ -123,7 +123,9 @@ class PolicySet:
     claim_names: frozenset[str]
 
 
-def compile_policies(policies: Sequence[AttachedPolicy], trust_domains: Sequence[str] = ("cluster.local",)) -> PolicySet:
+def compile_policies(
+    policies: Sequence[AttachedPolicy], trust_domains: Sequence[str] = ("cluster.local",)
+) -> PolicySet:
     """Compile what applies to one workload; PolicyError names the policy that cannot be."""
     constants = Constants()
     rules: dict[tuple[Action, bool], list[CompiledRule]] = {}
@@ -164,11 +166,15 @@ def _compile_rule(policy: AttachedPolicy, index: int, rule: Rule, context: Conte
         origin=policy.origin,
         action=policy.spec.action,
         index=index,
-        sources=tuple(_fields(f"from[{i}].source", entry.source, SOURCE_FIELDS, context) for i, entry in enumerate(rule.from_)),
+        sources=tuple(
+            _fields(f"from[{i}].source", entry.source, SOURCE_FIELDS, context) for i, entry in enumerate(rule.from_)
+        ),
         operations=tuple(
             _fields(f"to[{i}].operation", entry.operation, OPERATION_FIELDS, context) for i, entry in enumerate(rule.to)
         ),
-        when=tuple(c for i, entry in enumerate(rule.when) for c in _when(i, entry.key, entry.values, entry.not_values, context)),
+        when=tuple(
+            c for i, entry in enumerate(rule.when) for c in _when(i, entry.key, entry.values, entry.not_values, context)
+        ),
         provider=(policy.spec.provider.name or "") if policy.spec.provider is not None else "",
     )
 
@@ -186,7 +192,9 @@ def _fields(
         if positive:
             conditions.append(_condition(f"{path}.{name}", key, positive, context, negated=False))
         if negative:
-            conditions.append(_condition(f"{path}.not{name[0].upper()}{name[1:]}", key, negative, context, negated=True))
+            conditions.append(
+                _condition(f"{path}.not{name[0].upper()}{name[1:]}", key, negative, context, negated=True)
+            )
     if not conditions:
         raise PolicyError(f"{path} must not be empty")
     return tuple(conditions)
@@ -245,12 +253,18 @@ def rule_on_tcp(rule: CompiledRule) -> CompiledRule | None:
 
 
 def _rule_code(rule: CompiledRule) -> str:
-    groups = [any_of([all_of([c.code for c in alternative]) for alternative in group]) for group in rule.groups if group]
+    groups = [
+        any_of([all_of([c.code for c in alternative]) for alternative in group]) for group in rule.groups if group
+    ]
     return all_of(groups)
 
 
 def _first_match(rules: Sequence[tuple[int, str]], constants: Constants) -> FirstMatch:
-    lines = ["def first_match(r):", *(f"    if {code}:\n        return {index}" for index, code in rules), "    return -1"]
+    lines = [
+        "def first_match(r):",
+        *(f"    if {code}:\n        return {index}" for index, code in rules),
+        "    return -1",
+    ]
     namespace: dict[str, object] = {}
     # The text holds generated names and fixed operators only; see lateen.policy.matching.
     exec(compile("\n".join(lines), "<policy>", "exec"), constants.values, namespace)  # noqa: S102

@@ -46,7 +46,9 @@ def all_of(parts: Sequence[str]) -> str:
     return parts[0] if len(parts) == 1 else f"({' and '.join(parts)})" if parts else "True"
 
 
-def string_code(variable: str, values: Sequence[str], constants: Constants, *, present: str = "", prefix: str = "") -> str:
+def string_code(
+    variable: str, values: Sequence[str], constants: Constants, *, present: str = "", prefix: str = ""
+) -> str:
     """Whether a string variable matches any of Istio's patterns: exact, `abc*`, `*abc`, `*` (not empty).
 
     `present` replaces the test for `*`; `prefix` stands in front of every value (the scheme of identities).
@@ -65,7 +67,9 @@ def string_code(variable: str, values: Sequence[str], constants: Constants, *, p
         parts.append(f"{variable}.startswith({constants.add(prefixes)})")
     if suffixes and prefix:
         name = constants.add(prefix)
-        parts.append(f"({variable}.startswith({name}) and {variable}[{len(prefix)}:].endswith({constants.add(suffixes)}))")
+        parts.append(
+            f"({variable}.startswith({name}) and {variable}[{len(prefix)}:].endswith({constants.add(suffixes)}))"
+        )
     elif suffixes:
         parts.append(f"{variable}.endswith({constants.add(suffixes)})")
     return any_of(parts)

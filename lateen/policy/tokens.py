@@ -74,6 +74,9 @@ class TokenRules:
     sanitised: frozenset[str] = frozenset()
 
 
+NO_TOKEN_RULES: Final = TokenRules()
+
+
 class FoundToken(NamedTuple):
     """A token as it stands in the request."""
 

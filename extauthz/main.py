@@ -1,0 +1,123 @@
+"""Builds the service from its settings and runs it until SIGTERM."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+import sys
+from typing import Final
+
+import structlog
+from uvicorn import Server
+
+from extauthz.check import Checker
+from extauthz.denials import Denials
+from extauthz.metrics import Metrics
+from extauthz.policies import WORKLOAD_POLICY, Policies
+from extauthz.server import Health, grpc_server, http_server
+from extauthz.settings import Settings, parse_settings
+from lateen import __version__
+from lateen.adsclient.client import AdsClient, service_node, stop
+from lateen.adsclient.tls import SdsIdentity
+from lateen.jwks.fetch import http_client
+from lateen.jwks.keeper import KeyKeeper
+
+SERVICE_ACCOUNT: Final = "lateen-extauthz"
+_DRAIN_SECONDS: Final = 1.0
+
+
+def main() -> None:
+    """Entry point; exit code 0 after SIGTERM or Ctrl-C."""
+    settings = parse_settings(sys.argv[1:])
+    if settings.print_config:
+        sys.stdout.write(json.dumps(settings.shown(), indent=2) + "\n")
+        return
+    configure_logging(settings)
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(serve(settings))
+
+
+def configure_logging(settings: Settings) -> None:
+    """Structured logs on standard error."""
+    console = settings.log_format == "console"
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.log_level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *([] if console else [structlog.processors.format_exc_info]),
+            structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer(),
+        ],
+    )
+
+
+async def serve(settings: Settings) -> None:
+    """Run both servers and the ADS subscription until SIGTERM or SIGINT, then drain."""
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    running = asyncio.create_task(_serve(settings, stopped))
+    stopping = asyncio.create_task(stopped.wait())
+    # Until it serves (a certificate may be long in coming) there is nothing to drain: SIGTERM ends it at once.
+    await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    try:
+        async with asyncio.timeout(_DRAIN_SECONDS + 0.5):
+            await running
+    except TimeoutError:
+        structlog.get_logger().warning("stopped before everything was drained")
+
+
+async def _serve(settings: Settings, stopped: asyncio.Event) -> None:
+    client = http_client(settings.jwks_ca_file)
+    keeper = KeyKeeper(client, overrides=dict(settings.jwks_override))
+    metrics, denials, policies = Metrics(), Denials(), Policies(keeper.want)
+    checker = Checker(policies, keeper, metrics, denials, log_allowed=settings.decision_log == "all")
+    identity = SdsIdentity(settings.sds_socket)
+    await identity.wait_ready()
+    node = service_node(
+        name=settings.node_name,
+        namespace=settings.root_namespace,
+        address=settings.address.rpartition(":")[0],
+        service_account=SERVICE_ACCOUNT,
+        version=__version__,
+    )
+    server_name = f"lateen-controlplane.{settings.root_namespace}.svc"
+    ads = AdsClient(settings.ads_address, identity, node, WORKLOAD_POLICY, policies.take, server_name=server_name)
+    health = Health(ads.synced.is_set)
+    metrics.watch(
+        keeper.status,
+        (
+            ("lateen_authz_workloads", "Workloads with policies", lambda: len(policies)),
+            (
+                "lateen_authz_broken_workloads",
+                "Workloads whose policies cannot be used",
+                lambda: len(policies.broken()),
+            ),
+            ("lateen_authz_cached_tokens", "Verified tokens held", lambda: len(checker.tokens)),
+            ("lateen_ads_connected", "Whether the control plane is connected", lambda: float(ads.connected)),
+        ),
+    )
+    server = grpc_server(checker, health, settings.address, identity.server_credentials())
+    web = http_server(metrics, denials, health, policies.broken, settings.http_address)
+    await server.start()
+    subscription = asyncio.create_task(ads.run(), name="ads")
+    serving = asyncio.create_task(web.serve(), name="http")
+    structlog.get_logger().info("ext_authz service listens", address=settings.address, http=settings.http_address)
+    await stopped.wait()
+    health.draining = True
+    await server.stop(_DRAIN_SECONDS)
+    await stop(subscription)
+    await _stop_http(web, serving)
+    await keeper.close()
+    await identity.close()
+    await client.aclose()
+
+
+async def _stop_http(web: Server, serving: "asyncio.Task[None]") -> None:
+    web.should_exit = True
+    web.force_exit = True
+    with contextlib.suppress(asyncio.CancelledError, TimeoutError):
+        await asyncio.wait_for(serving, timeout=0.3)

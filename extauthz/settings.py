@@ -1,0 +1,79 @@
+"""What `python -m extauthz` is told: flags, then LATEEN_EXTAUTHZ_* variables."""
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything the service needs to know; addresses are `host:port`."""
+
+    address: str
+    http_address: str
+    ads_address: str
+    sds_socket: str
+    node_name: str
+    root_namespace: str
+    log_level: str
+    log_format: str
+    decision_log: str
+    jwks_override: tuple[tuple[str, str], ...]
+    jwks_ca_file: str
+    print_config: bool
+
+    def shown(self) -> Mapping[str, object]:
+        """The settings as JSON values; there are no secrets among them."""
+        return {name: value for name, value in asdict(self).items() if name != "print_config"}
+
+
+def parse_settings(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> Settings:
+    """Settings from the command line; SystemExit(2) with usage when something is missing or wrong."""
+    parser = argparse.ArgumentParser(
+        prog="lateen extauthz", description="Envoy's external authorization service (v3), configured by ADS."
+    )
+
+    def option(flag: str, default: str | None, text: str, choices: Sequence[str] | None = None) -> None:
+        variable = "LATEEN_EXTAUTHZ_" + flag.upper().replace("-", "_")
+        default = environ.get(variable, default)
+        help_text = f"{text} (${variable})"
+        parser.add_argument(f"--{flag}", default=default, required=default is None, help=help_text, choices=choices)
+
+    option("address", "127.0.0.1:9191", "gRPC listens here, mutual TLS")
+    option("http-address", "127.0.0.1:9192", "/metrics, /healthz and /v1/denials/ID")
+    option("ads-address", None, "the control plane's ADS")
+    option("sds-socket", None, "the agent's SDS socket of this service")
+    option("node-name", "lateen-extauthz-0", "name of this replica")
+    option("root-namespace", "istio-system", "namespace of the mesh's own services")
+    option("log-level", "info", "how much to log", ("debug", "info", "warning", "error"))
+    option("log-format", "json", "one JSON object a line, or for people", ("json", "console"))
+    option(
+        "decision-log", "denials", "which decisions to log; AUDIT and dry-run results always are", ("denials", "all")
+    )
+    option("jwks-ca-file", "", "PEM file of further authorities to trust when fetching keys")
+    parser.add_argument(
+        "--jwks-override",
+        action="append",
+        default=None,
+        metavar="URL=URL",
+        help="fetch keys of the first URL from the second; may be repeated ($LATEEN_EXTAUTHZ_JWKS_OVERRIDE, separated by spaces)",
+    )
+    parser.add_argument("--print-config", action="store_true", help="print the settings as JSON and exit")
+    values = vars(parser.parse_args(list(arguments)))
+    given = values.pop("jwks_override")
+    texts = given if given is not None else environ.get("LATEEN_EXTAUTHZ_JWKS_OVERRIDE", "").split()
+    try:
+        overrides = tuple(_override(text) for text in texts)
+    except ValueError as error:
+        parser.error(str(error))
+    return Settings(**values, jwks_override=overrides)
+
+
+def _override(text: str) -> tuple[str, str]:
+    """Split at the "=" in front of the second URL: the first may hold one in its query."""
+    for scheme in ("http://", "https://"):
+        first, separator, rest = text.partition(f"={scheme}")
+        if separator and first.startswith(("http://", "https://")):
+            return first, scheme + rest
+    raise ValueError(f'jwks override "{text}" must be URL=URL')
