@@ -267,6 +267,7 @@ class Pusher:
             self._gate(view, connection)
         connection.session.offer(snapshot.resources, snapshot.version, now)
         connection.wake.set()
+        self.acknowledged(connection)
 
     def _gate(self, view: MeshView, connection: Connection) -> None:
         needed = needed_policies(_workload_key(view, connection.proxy), self._services)

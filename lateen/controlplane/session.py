@@ -166,7 +166,8 @@ class StreamSession:
         state = self._types.get(request.type_url)
         first = state is None
         if state is None:
-            state = TypeState(request.type_url, self.limits.names, since=now)
+            partial = self.style is Style.SOTW and request.type_url not in _FULL_STATE
+            state = TypeState(request.type_url, self.limits.names, partial, since=now)
             state.offer(self._resources.get(request.type_url, {}), self._version)
             self._types[request.type_url] = state
         if isinstance(request, SotwRequest):
@@ -333,7 +334,7 @@ class StreamSession:
             endpoints.forget(name for name in clusters if name in state.held and endpoints.covers(name))
 
     def _response(self, state: TypeState, push: InFlight) -> tuple[Blob, ...]:
-        if self.style is Style.DELTA or not (state.wildcard or state.type_url in _FULL_STATE):
+        if self.style is Style.DELTA or (state.partial and not state.wildcard):
             return tuple(push.changed.values())
         held = {name: blob for name, blob in state.held.items() if isinstance(blob, Blob) and name not in push.removed}
         return tuple((held | push.changed).values())

@@ -64,10 +64,15 @@ class InFlight:
 
 @dataclass(slots=True)
 class TypeState:
-    """One type of one stream. `wanted` is the newest state; no history is kept, so a stalled client costs nothing."""
+    """One type of one stream. `wanted` is the newest state; no history is kept, so a stalled client costs nothing.
+
+    `partial`: a removal cannot be told (state of the world, by name). What the client keeps for that reason, or may keep
+    although it asked anew, is `retained`.
+    """
 
     type_url: str
     max_names: int
+    partial: bool = False
     wildcard: bool = False
     names: set[str] = field(default_factory=set)
     held: dict[str, Holding] = field(default_factory=dict)
@@ -76,6 +81,7 @@ class TypeState:
     in_flight: InFlight | None = None
     nonce: str = ""
     refusals: dict[str, Refusal] = field(default_factory=dict)
+    retained: set[str] = field(default_factory=set)
     suspects: deque[tuple[str, ...]] = field(default_factory=deque)
     answered: bool = False
     sent_version: str = ""
@@ -96,7 +102,10 @@ class TypeState:
             else:
                 self.names.add(name)
                 self.refusals.pop(name, None)
+                kept = self.held.get(name, ABSENT) is not ABSENT or name in self.retained
                 self._forget(name)
+                if kept:
+                    self.retained.add(name)
         if len(self.names) > self.max_names:
             msg = f"more than {self.max_names} names subscribed of {self.type_url}"
             raise ProtocolViolation(msg)
@@ -137,6 +146,7 @@ class TypeState:
 
     def _forget(self, name: str) -> None:
         self.held.pop(name, None)
+        self.retained.discard(name)
         if self.in_flight is not None:
             self.in_flight.changed.pop(name, None)
             self.in_flight.removed.discard(name)
@@ -207,6 +217,7 @@ class TypeState:
         push, self.in_flight = self.in_flight, None
         new = tuple(name for name in push.changed if self.held.get(name, ABSENT) is ABSENT)
         self.held.update(push.changed)
+        self.retained.difference_update(push.changed)
         self._removed(push.removed)
         self.acked_version = push.version
         self._delta = None
@@ -216,6 +227,10 @@ class TypeState:
 
     def _removed(self, names: Iterable[str]) -> None:
         for name in names:
+            if self.partial and not self.wildcard and self.held.get(name, ABSENT) is not ABSENT:
+                self.retained.add(name)
+            elif not self.partial:
+                self.retained.discard(name)
             if name in self.names:
                 self.held[name] = ABSENT
             else:
@@ -250,8 +265,8 @@ class TypeState:
 
     @property
     def lagging(self) -> bool:
-        """Whether the client still works with an older version of something it refused."""
-        return any(self.held.get(name, ABSENT) is not ABSENT for name in self.refusals)
+        """Whether the client still works with an older version of something it refused, or cannot be told to drop."""
+        return bool(self.retained) or any(self.held.get(name, ABSENT) is not ABSENT for name in self.refusals)
 
     @property
     def in_sync(self) -> bool:
