@@ -2,7 +2,6 @@
 
 from enum import StrEnum
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -19,14 +18,11 @@ from lateen.mesh.spec import (
     at_most_one,
     one_target,
 )
+from lateen.mesh.urls import scheme_of
 
 
 def _http_url(value: str) -> str:
-    try:
-        scheme = urlsplit(value).scheme
-    except ValueError:
-        scheme = ""
-    if scheme not in {"http", "https"} or value[: len(scheme)] != scheme:
+    if scheme_of(value) not in {"http", "https"}:
         raise PydanticCustomError("url", "url must have scheme http:// or https://")
     return value
 

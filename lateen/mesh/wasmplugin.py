@@ -2,7 +2,6 @@
 
 from enum import StrEnum
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -20,30 +19,18 @@ from lateen.mesh.spec import (
     rule_error,
     unique,
 )
+from lateen.mesh.urls import scheme_of
 
 _SCHEMES = {"", "http", "https", "file", "oci"}
 
 
 def _module_url(value: str) -> str:
-    for candidate in (value, f"http://{value}"):
-        try:
-            parts = urlsplit(candidate)
-        except ValueError:
-            continue
-        if parts.scheme:
-            if (
-                parts.scheme in _SCHEMES
-                and candidate[: len(parts.scheme)] == parts.scheme
-                and " " not in value
-                and _host_ok(parts.netloc)
-            ):
-                return value
-            break
-    raise PydanticCustomError("url", "url must have schema one of [http, https, file, oci]")
-
-
-def _host_ok(netloc: str) -> bool:
-    return not set(netloc) & set('#%$"<>\\^`{|}')
+    scheme = scheme_of(value)
+    if scheme is None:
+        scheme = scheme_of(f"http://{value}")
+    if scheme not in _SCHEMES:
+        raise PydanticCustomError("url", "url must have schema one of [http, https, file, oci]")
+    return value
 
 
 class PluginPhase(StrEnum):
