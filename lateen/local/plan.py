@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from lateen.mesh import gateway as istio_gateway
 from lateen.mesh import gatewayapi, kubernetes
@@ -25,6 +25,7 @@ OTHER_CLASSES = frozenset({"istio-waypoint", "istio-east-west", "istio-remote"})
 # Images that stand for the proxy itself in Istio's manifests.
 PROXY_IMAGES = ("auto", "istio/proxyv2")
 DEFAULT_APP_PORT = 8080
+_TLS_PROTOCOLS = frozenset({"HTTPS", "TLS"})
 UNPRIVILEGED_PORTS = 1024
 PRIVILEGED_PORT_OFFSET = 8000
 
@@ -74,6 +75,8 @@ class Workload:
     containers: tuple[Container, ...] = ()
     service_ports: Mapping[str, int] = field(default_factory=dict)
     listen_ports: tuple[int, ...] = ()
+    gateway_protocols: tuple[tuple[int, bool], ...] = ()
+    """Of a gateway: each port it binds, and whether clients speak TLS to it."""
     log_name: str = ""
 
     def replica_name(self, index: int) -> str:
@@ -91,6 +94,15 @@ class ServiceName:
     headless: bool = False
 
 
+class GatewayPort(NamedTuple):
+    """A port of a gateway's Service."""
+
+    name: str
+    port: int
+    target_port: int
+    tls: bool
+
+
 @dataclass(frozen=True, slots=True)
 class GatewayService:
     """The Service that a generated gateway brings along."""
@@ -98,7 +110,7 @@ class GatewayService:
     name: str
     namespace: str
     labels: Mapping[str, str]
-    ports: tuple[tuple[str, int, int], ...]  # name, port, target port
+    ports: tuple[GatewayPort, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,24 +138,29 @@ def make_plan(resources: Iterable[Located], local: LocalSpec, root_namespace: st
         match item.resource:
             case kubernetes.Deployment() as deployment:
                 template = deployment.spec.template
-                            pod = _PodSource(item, template.metadata.labels, template.spec, ("spec", "template", "spec"), deployment.spec.replicas)
+                pod = _PodSource(
+                    item,
+                    template.metadata.labels,
+                    template.spec,
+                    ("spec", "template", "spec"),
+                    deployment.spec.replicas,
+                )
                 workloads.extend(_pod_workload(pod, services, local, diagnostics))
             case kubernetes.Pod() as bare:
                 pod = _PodSource(item, bare.metadata.labels, bare.spec, ("spec",), 1)
                 workloads.extend(_pod_workload(pod, services, local, diagnostics))
             case _:
                 pass
-    istio_gateways = [r for item in located if isinstance(r := item.resource, istio_gateway.Gateway)]
-    gateway_services: list[GatewayService] = []
+    routers = _Routers([r for item in located if isinstance(r := item.resource, istio_gateway.Gateway)], workloads)
     for item in located:
         if isinstance(item.resource, gatewayapi.Gateway):
-            _add_gateway(item.resource, istio_gateways, workloads, gateway_services)
-    _add_classic_ingress(istio_gateways, root_namespace, workloads, gateway_services)
+            routers.add_gateway(item.resource)
+    routers.add_classic_ingress(root_namespace)
     names = [
         *(ServiceName(s.name, s.namespace, _port_numbers(s), s.spec.cluster_ip == "None") for s in services),
-        *(ServiceName(g.name, g.namespace, tuple(p for _, p, _ in g.ports)) for g in gateway_services),
+        *(ServiceName(g.name, g.namespace, tuple(p.port for p in g.ports)) for g in routers.services),
     ]
-    return Plan(_with_log_names(workloads), tuple(names), tuple(gateway_services), tuple(diagnostics))
+    return Plan(_with_log_names(workloads), tuple(names), tuple(routers.services), tuple(diagnostics))
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,70 +248,82 @@ def _port_numbers(service: kubernetes.Service) -> tuple[int, ...]:
     return tuple(port.port for port in service.spec.ports)
 
 
-def _selected_ports(gateways: Sequence[istio_gateway.Gateway], labels: Mapping[str, str]) -> dict[int, str]:
-    """Ports that Istio Gateways open on a workload with these labels: number to name."""
-    found: dict[int, str] = {}
+@dataclass(slots=True)
+class _GatewayPort:
+    name: str
+    tls: bool
+
+
+def _selected_ports(gateways: Sequence[istio_gateway.Gateway], labels: Mapping[str, str]) -> dict[int, _GatewayPort]:
+    """Ports that Istio Gateways open on a workload with these labels."""
+    found: dict[int, _GatewayPort] = {}
     for gateway in gateways:
         if gateway.spec.selector.items() <= labels.items():
             for server in gateway.spec.servers:
-                found.setdefault(server.port.number, server.port.name)
+                tls = server.port.protocol.upper() in _TLS_PROTOCOLS
+                found.setdefault(server.port.number, _GatewayPort(server.port.name, tls))
     return found
 
 
-def _add_gateway(
-    gateway: gatewayapi.Gateway,
-    istio_gateways: Sequence[istio_gateway.Gateway],
-    workloads: list[Workload],
-    services: list[GatewayService],
-) -> None:
-    gateway_class = gateway.spec.gateway_class_name
-    if gateway_class in OTHER_CLASSES or gateway.spec.addresses:
-        return
-    name = f"{gateway.name}-{gateway_class}"
-    infrastructure = gateway.spec.infrastructure
-    labels = {
-        **(infrastructure.labels if infrastructure else {}),
-        GATEWAY_NAME_LABEL: gateway.name,
-        "gateway.networking.k8s.io/gateway-class-name": gateway_class,
-        WORKLOAD_NAME_LABEL: name,
-        "service.istio.io/canonical-name": name,
-    }
-    ports = {listener.port: listener.name for listener in gateway.spec.listeners}
-    for number, port_name in _selected_ports(istio_gateways, labels).items():
-        ports.setdefault(number, port_name)
-    _add_router(name, gateway.namespace, labels, ports, workloads, services)
+@dataclass(slots=True)
+class _Routers:
+    """Gateways found so far: their workloads, and the Services that come with them."""
 
+    istio_gateways: Sequence[istio_gateway.Gateway]
+    workloads: list[Workload]
+    services: list[GatewayService] = field(default_factory=list)
 
-def _add_classic_ingress(
-    istio_gateways: Sequence[istio_gateway.Gateway],
-    root_namespace: str,
-    workloads: list[Workload],
-    services: list[GatewayService],
-) -> None:
-    """Istio's samples select `istio: ingressgateway`, which its installation brings: so do we, when somebody asks for it."""
-    wanted = [g for g in istio_gateways if g.spec.selector and g.spec.selector.items() <= INGRESS_LABELS.items()]
-    if not wanted or any(w.labels.get("istio") == "ingressgateway" for w in workloads):
-        return
-    name = INGRESS_LABELS["app"]
-    labels = {**INGRESS_LABELS, WORKLOAD_NAME_LABEL: name}
-    _add_router(name, root_namespace, labels, _selected_ports(wanted, labels), workloads, services)
+    def add_gateway(self, gateway: gatewayapi.Gateway) -> None:
+        """The proxy that a Gateway API Gateway brings."""
+        gateway_class = gateway.spec.gateway_class_name
+        if gateway_class in OTHER_CLASSES or gateway.spec.addresses:
+            return
+        name = f"{gateway.name}-{gateway_class}"
+        infrastructure = gateway.spec.infrastructure
+        labels = {
+            **(infrastructure.labels if infrastructure else {}),
+            GATEWAY_NAME_LABEL: gateway.name,
+            "gateway.networking.k8s.io/gateway-class-name": gateway_class,
+            WORKLOAD_NAME_LABEL: name,
+            "service.istio.io/canonical-name": name,
+        }
+        ports = {
+            listener.port: _GatewayPort(listener.name, listener.protocol.upper() in _TLS_PROTOCOLS)
+            for listener in gateway.spec.listeners
+        }
+        for number, port in _selected_ports(self.istio_gateways, labels).items():
+            ports.setdefault(number, port)
+        self._add(name, gateway.namespace, labels, ports)
 
+    def add_classic_ingress(self, root_namespace: str) -> None:
+        """Istio's samples select `istio: ingressgateway`, which its installation brings: so do we, when somebody asks for it."""
+        selectors = [gateway.spec.selector for gateway in self.istio_gateways]
+        wanted = any(selector and selector.items() <= INGRESS_LABELS.items() for selector in selectors)
+        if not wanted or any(w.labels.get("istio") == "ingressgateway" for w in self.workloads):
+            return
+        name = INGRESS_LABELS["app"]
+        labels = {**INGRESS_LABELS, WORKLOAD_NAME_LABEL: name}
+        self._add(name, root_namespace, labels, _selected_ports(self.istio_gateways, labels))
 
-def _add_router(
-    name: str,
-    namespace: str,
-    labels: Mapping[str, str],
-    ports: Mapping[int, str],
-    workloads: list[Workload],
-    services: list[GatewayService],
-) -> None:
-    account = f"{name}-service-account" if name == INGRESS_LABELS["app"] else name
-    listen = tuple(sorted(bind_port(number) for number in ports))
-    workloads.append(
-        Workload(name, namespace, WorkloadKind.ROUTER, 1, dict(labels), account, listen_ports=listen)
-    )
-    named = tuple((f"{ports[number]}-{number}", number, bind_port(number)) for number in sorted(ports))
-    services.append(GatewayService(name, namespace, {WORKLOAD_NAME_LABEL: name}, named))
+    def _add(self, name: str, namespace: str, labels: Mapping[str, str], ports: Mapping[int, _GatewayPort]) -> None:
+        numbers = sorted(ports)
+        self.workloads.append(
+            Workload(
+                name=name,
+                namespace=namespace,
+                kind=WorkloadKind.ROUTER,
+                replicas=1,
+                labels=dict(labels),
+                service_account=f"{name}-service-account" if name == INGRESS_LABELS["app"] else name,
+                listen_ports=tuple(bind_port(number) for number in numbers),
+                gateway_protocols=tuple((bind_port(number), ports[number].tls) for number in numbers),
+            )
+        )
+        service_ports = tuple(
+            GatewayPort(f"{ports[number].name}-{number}", number, bind_port(number), ports[number].tls)
+            for number in numbers
+        )
+        self.services.append(GatewayService(name, namespace, {WORKLOAD_NAME_LABEL: name}, service_ports))
 
 
 def _with_log_names(workloads: Sequence[Workload]) -> tuple[Workload, ...]:

@@ -1,0 +1,450 @@
+"""Starts a mesh, in the right order and as parallel as that allows, and changes its size while it runs."""
+
+import asyncio
+import contextlib
+import http.client
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lateen.local import commands, netns, placement, registration, unixhttp
+from lateen.local.certificates import WebAuthority
+from lateen.local.commands import Site
+from lateen.local.leases import Lease
+from lateen.local.placement import Replica
+from lateen.local.plan import Plan
+from lateen.local.redis_server import WARNING, choose_redis
+from lateen.local.registration import Document
+from lateen.local.rundir import ReplicaInfo, RunInfo, StateDir
+from lateen.local.status import ProxyStatus, missing, parse_proxies
+from lateen.local.supervisor import EventKind, ProcessSpec, Supervisor, log_tail
+from lateen.mesh.localconfig import LocalSpec
+
+POLL_SECONDS = 0.05
+CA_SECONDS = 20.0
+CERTIFICATE_SECONDS = 30.0
+SYNC_POLL_SECONDS = 0.1
+TOKEN_TTL_SECONDS = 3600
+DRAIN_SECONDS = 0.5
+CONNECT_SECONDS = 0.5
+SYNC_POLLS = 2
+
+
+class StartError(Exception):
+    """The mesh did not start; the text says which part, and why."""
+
+
+@dataclass(slots=True)
+class Mesh:
+    """A running mesh. Use `start`, then `wait_until_synced`; `close` ends everything, whatever state it is in."""
+
+    site: Site
+    state: StateDir
+    plan: Plan
+    local: LocalSpec
+    supervisor: Supervisor
+    network: netns.Network | None
+    say: Callable[[str], None]
+    replicas: dict[str, Replica] = field(default_factory=dict)
+    registered: dict[str, dict[tuple[str, str, str], Document]] = field(default_factory=dict)
+    service_documents: tuple[Document, ...] = ()
+    mapped_ports: Mapping[str, str] = field(default_factory=dict)
+    vips: dict[tuple[str, str], str] = field(default_factory=dict)
+    web_authority: WebAuthority = field(default_factory=lambda: WebAuthority.create(datetime.now(UTC)))
+    secrets: list[Document] = field(default_factory=list)
+
+    async def start(self) -> None:
+        """Start everything. Returns when every Envoy has been started, not yet when it is in sync."""
+        redis = choose_redis()
+        if redis.binary:
+            await asyncio.to_thread(self._start_redis, redis.argv(self.site.redis_socket, self.site.run.path))
+        else:
+            self.say(f"warning: {WARNING}")
+        self._place(self.plan)
+        if self.network is not None:
+            # The services listen on the bridge's addresses: it comes first.
+            await asyncio.to_thread(self.network.create)
+        for spec in commands.service_processes(self.site, redis.url(self.site.redis_socket)):
+            self.supervisor.start(spec)
+        self._make_secrets()
+        wanted = tuple(self.replicas.values())
+        await self._make_namespaces(wanted)
+        self._start_apps(wanted)
+        await self._start_agent()
+        await self._register()
+        await self._start_envoys(wanted)
+
+    async def close(self) -> None:
+        """End every process and remove what was made."""
+        await self.supervisor.close()
+
+    # What start consists of
+
+    def _start_redis(self, argv: Sequence[str]) -> None:
+        self.supervisor.start(commands.redis_process(argv))
+
+    def _place(self, plan: Plan) -> None:
+        taken = {key: replica.number for key, replica in self.replicas.items()}
+        own_app_address = self.site.mode == commands.LOOPBACK
+        placed = placement.place(plan.workloads, self.site.lease.network, taken, own_app_address=own_app_address)
+        self.replicas = {replica.key: replica for replica in placed}
+        if self.network is not None:
+            self.vips = placement.assign_vips(plan.services, self.network.vips.network)
+        self.plan = plan
+
+    def write_cleanup(self) -> None:
+        """Tell the reaper what to undo. Written before anything is made."""
+        names = [netns.namespace_name(self.site.run.id, r) for r in self.replicas.values()] if self.network else []
+        duties = {
+            "commands": netns.teardown(self.site.run.id, names) if self.network else [],
+            "keep_logs": str(self.state.last_logs),
+        }
+        path = self.site.run.path / "cleanup.json"
+        path.with_suffix(".new").write_text(json.dumps(duties), encoding="utf-8")
+        path.with_suffix(".new").replace(path)
+
+    async def _make_namespaces(self, wanted: Sequence[Replica]) -> None:
+        self.write_cleanup()
+        if self.network is not None:
+            hosts = {replica.key: self._hosts(replica) for replica in wanted}
+            await asyncio.to_thread(self.network.add, wanted, hosts)
+
+    def _hosts(self, replica: Replica) -> str:
+        return placement.hosts_file(self.vips, replica.workload.namespace, replica.name, replica.address)
+
+    def _start_apps(self, wanted: Iterable[Replica]) -> None:
+        for replica in wanted:
+            for container in replica.workload.containers:
+                self.supervisor.start(commands.app_process(self.site, replica, container, self._mapped(replica)))
+
+    def _mapped(self, replica: Replica) -> dict[str, str]:
+        return {name: f"{replica.address}:{port}" for name, port in self.mapped_ports.items()}
+
+    def _make_secrets(self) -> None:
+        gateways = [replica.address for replica in self.replicas.values() if replica.is_gateway]
+        now = datetime.now(UTC)
+        for certificate in self.local.certificates:
+            namespace, _, name = certificate.secret.partition("/")
+            chain, key = self.web_authority.issue(certificate.hosts, gateways, now)
+            self.secrets.append(registration.tls_secret(namespace, name, chain, key))
+        self.gateway_ca.write_bytes(self.web_authority.certificate_pem)
+
+    @property
+    def gateway_ca(self) -> Path:
+        """What a client of the HTTPS gateways has to trust."""
+        return self.site.run.path / "tls" / "gateway-ca.pem"
+
+    async def _start_agent(self) -> None:
+        root_cert = self.site.run.path / "tls" / "root-cert.pem"
+        answer = await self._when_up(self.site.ca_socket, "ca", "/v1/root")
+        root_cert.write_text(answer if isinstance(answer, str) else answer["root"], encoding="utf-8")
+        await self._write_proxy_files()
+        config = self.site.run.path / "agent.json"
+        config.write_text(json.dumps(commands.agent_config(self.site, root_cert)), encoding="utf-8")
+        argv = (*commands.python_module("lateen.agent"), "--config", str(config))
+        # Its keys live in its memory only: a new agent needs new tokens.
+        self.supervisor.start(
+            ProcessSpec("agent", argv, commands.service_environment(), before_start=self._write_proxy_files)
+        )
+
+    async def _write_proxy_files(self, wanted: Sequence[Replica] | None = None) -> None:
+        """Mint a token for each proxy (all, unless `wanted` says which), and write the agent's files."""
+        root = self.site.root_namespace
+        jobs: list[tuple[str, dict[str, Any]]] = []
+        if wanted is None:
+            for name, _, _, number in registration.OWN_SERVICES:
+                if name != "lateen-ca":
+                    names = [f"{name}.{root}.svc", f"{name}.{root}.svc.cluster.local"]
+                    token = await self._token(root, name, names)
+                    jobs.append((str(number), commands.agent_service(self.site, name, number, token)))
+        for replica in self.replicas.values() if wanted is None else wanted:
+            token = await self._token(replica.workload.namespace, replica.workload.service_account, [])
+            jobs.append((str(replica.number), commands.agent_proxy(self.site, replica, token)))
+        for stem, content in jobs:
+            path = self.site.run.path / "proxies.d" / f"{stem}.json"
+            temporary = path.with_suffix(".new")
+            temporary.touch(mode=0o600)
+            temporary.write_text(json.dumps(content), encoding="utf-8")
+            temporary.replace(path)
+
+    async def _token(self, namespace: str, account: str, dns_names: Sequence[str]) -> str:
+        body = {"namespace": namespace, "service_account": account, "ttl_seconds": TOKEN_TTL_SECONDS}
+        text = json.dumps({**body, "dns_names": list(dns_names)})
+        answer = await asyncio.to_thread(unixhttp.call, self.site.ca_socket, "POST", "/v1/tokens", body=text)
+        if not isinstance(answer.body, dict) or "token" not in answer.body:
+            raise StartError(f"the CA gave no join token for {namespace}/{account}: {answer.status} {answer.body}")
+        return str(answer.body["token"])
+
+    async def _when_up(self, path: Path, process: str, target: str) -> Any:  # noqa: ANN401  (JSON)
+        """GET `target` as soon as the process behind the unix socket answers it."""
+        deadline = time.monotonic() + CA_SECONDS
+        while time.monotonic() < deadline:
+            self._fail_on_exit(process)
+            with contextlib.suppress(OSError):
+                answer = await asyncio.to_thread(unixhttp.call, path, "GET", target)
+                if answer.status == 200:  # noqa: PLR2004
+                    return answer.body
+            await asyncio.sleep(POLL_SECONDS)
+        raise StartError(f"{process} did not answer within {CA_SECONDS:.0f} s\n{self.tail(process)}")
+
+    def _fail_on_exit(self, process: str | None = None) -> None:
+        for event in self.supervisor.events:
+            if event.kind is EventKind.GAVE_UP and process in (None, event.id):
+                raise StartError(f"{event.id} does not start: {event.detail}\n{self.tail(event.id)}")
+
+    def tail(self, process: str) -> str:
+        """The end of a process' log, for an error message."""
+        return log_tail(self.supervisor.log_of(process))
+
+    # Registration
+
+    def documents(self) -> list[Document]:
+        """Everything the runner registers for the present plan."""
+        addresses = {number: self.site.host(number) for number in netns.SERVICE_NUMBERS}
+        documents = registration.own_services(self.site.root_namespace, addresses)
+        documents += [registration.workload_entry(replica) for replica in self.replicas.values()]
+        for service in self.plan.gateway_services:
+            vip = self.vips.get((service.namespace, service.name), "")
+            documents.append(registration.gateway_service(service, vip))
+        return [*documents, *self.secrets]
+
+    def overlay(self) -> list[Document]:
+        """In netns mode, the manifests' Services with their VIPs."""
+        if self.network is None:
+            return []
+        documents = []
+        for service in self.service_documents:
+            _, namespace, name = registration.key_of(service)
+            vip = self.vips.get((namespace, name))
+            if vip:
+                documents.append(registration.with_vip(service, vip))
+        return documents
+
+    async def _register(self) -> None:
+        await self._when_up(self.site.run.api_socket, "controlplane", "/v1/info")
+        await self.update_registration()
+
+    async def update_registration(self) -> None:
+        """Apply what has changed since the last time."""
+        for origin, wanted in (("runner", self.documents()), ("overlay", self.overlay())):
+            apply, delete = registration.changes(self.registered.get(origin, {}), wanted)
+            if apply:
+                body = registration.render(apply)
+                query = {"origin": origin, "file": "lateen-up"}
+                answer = await self._api("POST", "/v1/apply", query=query, body=body)
+                if answer.status != 200:  # noqa: PLR2004
+                    raise StartError(f"the control plane refuses what lateen up registers: {answer.body}")
+            for kind, namespace, name in delete:
+                await self._api("DELETE", f"/v1/resources/{kind}/{namespace}/{name}", query={"origin": origin})
+            self.registered[origin] = {registration.key_of(document): document for document in wanted}
+
+    async def _api(
+        self, method: str, target: str, *, query: Mapping[str, str] | None = None, body: str | None = None
+    ) -> unixhttp.Answer:
+        return await asyncio.to_thread(unixhttp.call, self.site.run.api_socket, method, target, query=query, body=body)
+
+    async def api_get(self, target: str) -> Any:  # noqa: ANN401  (JSON)
+        """GET from the control plane; OSError when it does not answer, or not with 200."""
+        answer = await self._api("GET", target)
+        if answer.status != 200:  # noqa: PLR2004
+            raise OSError(f"{target}: {answer.status}")
+        return answer.body
+
+    # Envoys
+
+    async def _start_envoys(self, wanted: Iterable[Replica]) -> None:
+        await asyncio.gather(*(self._start_envoy(replica) for replica in wanted))
+
+    async def _start_envoy(self, replica: Replica) -> None:
+        """Start the Envoy of a replica once its certificate has been issued."""
+        bootstrap, sds = self.site.bootstrap(replica), self.site.sds_socket(replica.number)
+        deadline = time.monotonic() + CERTIFICATE_SECONDS
+        while not (bootstrap.exists() and sds.exists()):
+            self._fail_on_exit("agent")
+            if time.monotonic() > deadline:
+                waited = f"no certificate for {replica.key} within {CERTIFICATE_SECONDS:.0f} s"
+                raise StartError(f"{waited}\n{self.tail('agent')}")
+            await asyncio.sleep(POLL_SECONDS)
+        if self.network is not None:
+            for path in (bootstrap, sds):
+                os.chown(path, netns.ENVOY_UID, netns.ENVOY_UID)
+        self.supervisor.start(commands.envoy_process(self.site, replica))
+
+    # In sync
+
+    async def wait_until_synced(self, timeout: float) -> dict[str, ProxyStatus]:
+        """Wait until every proxy has acknowledged its configuration and every application listens. TimeoutError says who does not."""
+        deadline = time.monotonic() + timeout
+        seen: list[dict[str, ProxyStatus]] = []
+        waiting: list[str] = []
+        while time.monotonic() < deadline:
+            self._fail_on_exit()
+            proxies = await self.proxies()
+            waiting = (
+                missing(self._expected(), proxies) if proxies is not None else ["the control plane does not answer"]
+            )
+            if not waiting:
+                waiting = await self._not_ready()
+            if waiting or proxies is None:
+                seen.clear()
+            else:
+                seen.append(proxies)
+                if len(seen) >= SYNC_POLLS and _same_versions(seen[-1], seen[-2]):
+                    return proxies
+            await asyncio.sleep(SYNC_POLL_SECONDS)
+        raise TimeoutError(self._explain(waiting))
+
+    async def proxies(self) -> dict[str, ProxyStatus] | None:
+        """What the control plane knows of its proxies; None while it does not answer."""
+        try:
+            return parse_proxies(await self.api_get("/v1/proxies"))
+        except (OSError, ValueError):
+            return None
+
+    def _expected(self) -> list[str]:
+        own = [f"{self.site.root_namespace}/{name}-0" for name in ("lateen-extauthz", "lateen-ratelimit")]
+        return [*own, *self.replicas]
+
+    async def _not_ready(self) -> list[str]:
+        """Envoys that are not ready and applications that do not listen yet."""
+        checks = await asyncio.gather(*(self._is_ready(replica) for replica in self.replicas.values()))
+        return [line for line in checks if line]
+
+    async def _is_ready(self, replica: Replica) -> str:
+        url = f"http://{replica.address}:{commands.READY_PORT}/healthz/ready"
+        if not await asyncio.to_thread(_answers_200, url):
+            return f"{replica.key}: its Envoy is not ready ({url})"
+        for container in replica.workload.containers:
+            name = commands.app_process_id(replica, container)
+            for port in container.ports:
+                if not listens(self.supervisor.pid(name), port):
+                    return f"{replica.key}: {container.name} does not listen on port {port}\n{self.tail(name)}"
+        return ""
+
+    def _explain(self, waiting: Iterable[str]) -> str:
+        lines = []
+        for line in waiting:
+            lines.append(line)
+            replica = self.replicas.get(line.partition(":")[0])
+            if replica is not None and "not connected" in line:
+                lines.append(self.tail(f"{replica.log_name}.envoy"))
+        return "\n".join(lines)
+
+    # Changing size
+
+    async def rescale(self, plan: Plan, service_documents: Sequence[Document]) -> tuple[list[Replica], list[Replica]]:
+        """Start and stop replicas to follow a new plan; returns who came and who went."""
+        before = dict(self.replicas)
+        self.service_documents = tuple(service_documents)
+        self._place(plan)
+        gone = [replica for key, replica in before.items() if key not in self.replicas]
+        come = [replica for key, replica in self.replicas.items() if key not in before]
+        if come:
+            self.write_cleanup()
+            await self._make_namespaces(come)
+            self._start_apps(come)
+            await self._write_proxy_files(come)
+        if self.network is not None:
+            for replica in self.replicas.values():
+                await asyncio.to_thread(self.network.write_hosts, replica, self._hosts(replica))
+        await self.update_registration()
+        await self._start_envoys(come)
+        if gone:
+            await asyncio.sleep(DRAIN_SECONDS)  # callers learn first that it is gone
+            await asyncio.gather(*(self._stop_replica(replica) for replica in gone))
+        return come, gone
+
+    async def _stop_replica(self, replica: Replica) -> None:
+        names = [commands.app_process_id(replica, container) for container in replica.workload.containers]
+        await asyncio.gather(*(self.supervisor.stop(name) for name in (f"{replica.log_name}.envoy", *names)))
+        for path in (self.site.run.path / "proxies.d" / f"{replica.number}.json", self.site.bootstrap(replica)):
+            path.unlink(missing_ok=True)
+        if self.network is not None:
+            await asyncio.to_thread(self.network.remove, replica)
+
+    # What others see
+
+    def info(self) -> RunInfo:
+        """The contents of run.json."""
+        replicas = tuple(self._replica_info(replica) for replica in self.replicas.values())
+        plain, secure = self._gateway_urls()
+        return RunInfo(
+            id=self.site.run.id,
+            pid=os.getpid(),
+            directory=str(self.site.directory),
+            mode=self.site.mode,
+            control_plane=f"unix://{self.site.run.api_socket}",
+            logs=str(self.site.run.logs),
+            trust_domain=self.site.trust_domain,
+            gateway_url=plain,
+            gateway_https_url=secure,
+            gateway_ca=str(self.gateway_ca),
+            issuer_keys=str(self.site.issuer_keys),
+            issuers=tuple(issuer.issuer for issuer in self.site.issuers),
+            addresses={name: self.site.host(number) for name, _, _, number in registration.OWN_SERVICES},
+            replicas=replicas,
+        )
+
+    def _replica_info(self, replica: Replica) -> ReplicaInfo:
+        workload = replica.workload
+        return ReplicaInfo(
+            name=replica.name,
+            namespace=workload.namespace,
+            workload=workload.name,
+            kind=workload.kind.value,
+            address=replica.address,
+            app_address=replica.app_address,
+            service_account=workload.service_account,
+            proxy_url="" if replica.is_gateway else commands.proxy_url(replica),
+            netns=netns.namespace_name(self.site.run.id, replica) if self.network else "",
+            ports={str(port): port for port in workload.listen_ports},
+        )
+
+    def _gateway_urls(self) -> tuple[str, str]:
+        """The first plain and the first HTTPS port of the first gateway."""
+        for replica in self.replicas.values():
+            if replica.is_gateway:
+                protocols = dict(replica.workload.gateway_protocols)
+                plain = next((port for port, tls in protocols.items() if not tls), None)
+                secure = next((port for port, tls in protocols.items() if tls), None)
+                return (
+                    f"http://{replica.address}:{plain}" if plain else "",
+                    f"https://{replica.address}:{secure}" if secure else "",
+                )
+        return "", ""
+
+
+def _same_versions(one: Mapping[str, ProxyStatus], other: Mapping[str, ProxyStatus]) -> bool:
+    return {k: s.versions for k, s in one.items()} == {k: s.versions for k, s in other.items()}
+
+
+def _answers_200(url: str) -> bool:
+    host, _, path = url.removeprefix("http://").partition("/")
+    connection = http.client.HTTPConnection(host, timeout=CONNECT_SECONDS)
+    try:
+        connection.request("GET", f"/{path}")
+        return connection.getresponse().status == 200  # noqa: PLR2004
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+_LISTEN = "0A"
+
+
+def listens(pid: int, port: int) -> bool:
+    """Whether something in the network namespace of `pid` listens on `port` (of any address of it)."""
+    wanted = f":{port:04X}"
+    for table in ("tcp", "tcp6"):
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{pid}/net/{table}").read_text(encoding="ascii").splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == _LISTEN and fields[1].endswith(wanted):
+                    return True
+    return False
