@@ -40,13 +40,14 @@ def analyze_paths(paths: Sequence[Path]) -> list[Diagnostic]:
     """What the loader and the analyser find in these files and directories."""
     from lateen.mesh.analysis import analyze as analyze_view
     from lateen.mesh.loader import load_paths
+    from lateen.mesh.meshconfig import MeshConfig
     from lateen.mesh.view import MeshView
 
     missing = [str(path) for path in paths if not path.exists()]
     if missing:
         raise CommandError(Exit.USAGE, f"no such file or directory: {', '.join(missing)}")
     loaded = load_paths(paths)
-    view = MeshView.build(loaded.resources, loaded.mesh)
+    view = MeshView.build(loaded.resources, loaded.mesh or MeshConfig())
     return [*loaded.diagnostics, *analyze_view(view)]
 
 

@@ -43,6 +43,11 @@ class Diagnostic:
         """JSON-ready, in the order of the fields."""
         return asdict(self) | {"severity": self.severity.value}
 
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> "Diagnostic":
+        """What `to_dict` gave; TypeError or ValueError on anything else."""
+        return cls(**{**value, "severity": Severity(value["severity"])})
+
 
 CODES: Mapping[str, str] = MappingProxyType(
     {
