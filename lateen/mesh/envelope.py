@@ -84,14 +84,8 @@ def _incomplete(value: Mapping[str, object], source: SourceMap) -> Findings:
         if field in value:
             findings.add("LTN0106", f"{field} must be a string, got {kind_of_value(given)}", (field,))
             continue
-        misspelt = next(
-            (
-                key
-                for key in value
-                if isinstance(key, str) and key not in {"apiVersion", "kind"} and closest(key, [field])
-            ),
-            "",
-        )
+        others = (key for key in value if key not in {"apiVersion", "kind"})
+        misspelt = next((key for key in others if closest(key, [field])), "")
         if misspelt:
             findings.add("LTN0104", f'unknown field "{misspelt}"', (misspelt,), f'did you mean "{field}"?')
         else:

@@ -70,7 +70,7 @@ class _Collected:
                 message,
                 ("metadata", "name"),
                 f"the first is at {earlier.source.file}:{first.line}",
-                Severity.WARNING,
+                severity=Severity.WARNING,
             )
             self.diagnostics += findings.diagnostics
         self.resources[key] = located

@@ -65,6 +65,7 @@ class Findings:
         message: str,
         path: Path = (),
         hint: str = "",
+        *,
         severity: Severity = Severity.ERROR,
         position: Position | None = None,
     ) -> None:

@@ -12,7 +12,15 @@ from itertools import pairwise
 from typing import Any
 
 import yaml
-from yaml.events import AliasEvent, DocumentStartEvent, Event, MappingStartEvent, ScalarEvent, SequenceStartEvent
+from yaml.events import (
+    AliasEvent,
+    DocumentStartEvent,
+    Event,
+    MappingStartEvent,
+    NodeEvent,
+    ScalarEvent,
+    SequenceStartEvent,
+)
 
 MAX_BYTES = 16 * 1024 * 1024
 MAX_DOCUMENTS = 20_000
@@ -41,10 +49,19 @@ class SourceError:
     hint: str = ""
 
 
+_Place = tuple[int, int]
+"""Line and column, counted from 0 within a chunk."""
+
+
 class _Refused(Exception):  # noqa: N818 -- internal control flow, always turned into a SourceError
-    def __init__(self, code: str, message: str, mark: Any, hint: str = "") -> None:  # noqa: ANN401 -- libyaml's mark is untyped
+    def __init__(self, code: str, message: str, place: _Place, hint: str = "") -> None:
         super().__init__(message)
-        self.code, self.message, self.mark, self.hint = code, message, mark, hint
+        self.code, self.message, self.place, self.hint = code, message, place, hint
+
+
+def _place(event: Event) -> _Place:
+    mark = event.start_mark
+    return (mark.line, mark.column) if mark is not None else (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,11 +161,11 @@ def _read_chunk(chunk: str, first_line: int, file: str) -> Iterator[Document]:
             if node.value is not None:
                 source = SourceMap(file, chunk, first_line, index)
                 duplicates = tuple(
-                    (path, _at(mark, first_line), first + first_line) for path, mark, first in node.duplicates
+                    (path, _at(place, first_line), first + first_line) for path, place, first in node.duplicates
                 )
                 yield Document(node.value, source, None, duplicates)
     except _Refused as refused:
-        error = SourceError(refused.code, refused.message, _at(refused.mark, first_line), refused.hint)
+        error = SourceError(refused.code, refused.message, _at(refused.place, first_line), refused.hint)
         yield Document(None, SourceMap(file, chunk, first_line), error)
     except yaml.YAMLError as problem:
         yield Document(None, SourceMap(file, chunk, first_line), _syntax_error(problem, chunk, first_line))
@@ -157,7 +174,7 @@ def _read_chunk(chunk: str, first_line: int, file: str) -> Iterator[Document]:
 @dataclass(frozen=True, slots=True)
 class _Node:
     value: Any
-    duplicates: tuple[tuple[Path, Any, int], ...]
+    duplicates: tuple[tuple[Path, _Place, int], ...]
     marks: dict[Path, Mark]
 
 
@@ -192,8 +209,8 @@ def _quote_word(text: str, error: yaml.scanner.ScannerError) -> str | None:
     return "\n".join(lines)
 
 
-def _at(mark: Any, first_line: int) -> Position:  # noqa: ANN401 -- libyaml's mark is untyped
-    return Position(mark.line + first_line, mark.column + 1)
+def _at(place: _Place, first_line: int) -> Position:
+    return Position(place[0] + first_line, place[1] + 1)
 
 
 def _syntax_error(error: yaml.YAMLError, chunk: str, first_line: int) -> SourceError:
@@ -238,7 +255,7 @@ class _Reader:
         self._nodes = 0
         self._record = record
         self.marks: dict[Path, Mark] = {}
-        self.duplicates: list[tuple[Path, Any, int]] = []
+        self.duplicates: list[tuple[Path, _Place, int]] = []
 
     def documents(self) -> Iterator[_Node]:
         """Every document of the chunk."""
@@ -258,48 +275,43 @@ class _Reader:
         if isinstance(event, AliasEvent):
             return self._alias(event)
         if depth > MAX_DEPTH:
-            raise _Refused("LTN0003", f"nested more than {MAX_DEPTH} levels deep", event.start_mark)
+            raise _Refused("LTN0003", f"nested more than {MAX_DEPTH} levels deep", _place(event))
         before = self._nodes
+        if self._record and path not in self.marks:
+            self.marks[path] = Mark(*_place(event), _plain(event))
+        value: Any
         if isinstance(event, ScalarEvent):
-            self._mark(path, event)
             value = _scalar(event)
         elif isinstance(event, MappingStartEvent):
-            self._mark(path, event)
-            value = self._mapping(event, path, depth)
+            value = self._mapping(path, depth)
         else:
-            self._mark(path, event)
             value = self._sequence(event, path, depth)
-        anchor = getattr(event, "anchor", None)
-        if anchor:
-            self._anchors[anchor] = (value, self._nodes - before + 1)
+        if isinstance(event, NodeEvent) and event.anchor:
+            self._anchors[event.anchor] = (value, self._nodes - before + 1)
         return value
 
     def _count(self, nodes: int, event: Event) -> None:
         self._nodes += nodes
         if self._nodes > MAX_NODES:
             hint = "aliases count as often as they are used"
-            raise _Refused("LTN0003", f"the document has more than {MAX_NODES} values", event.start_mark, hint)
+            raise _Refused("LTN0003", f"the document has more than {MAX_NODES} values", _place(event), hint)
 
     def _alias(self, event: AliasEvent) -> Any:  # noqa: ANN401 -- YAML holds anything
-        if event.anchor not in self._anchors:
-            raise _Refused("LTN0001", f"alias *{event.anchor} has no anchor before it", event.start_mark)
+        if event.anchor is None or event.anchor not in self._anchors:
+            raise _Refused("LTN0001", f"alias *{event.anchor} has no anchor before it", _place(event))
         value, nodes = self._anchors[event.anchor]
         self._count(nodes, event)
         return value
 
-    def _mark(self, path: Path, event: Event) -> None:
-        if self._record and path not in self.marks:
-            self.marks[path] = Mark(event.start_mark.line, event.start_mark.column, _plain(event))
-
     def _sequence(self, event: Event, path: Path, depth: int) -> list[Any]:
         if not isinstance(event, SequenceStartEvent):
-            raise _Refused("LTN0001", "a value is missing", event.start_mark)
+            raise _Refused("LTN0001", "a value is missing", _place(event))
         items: list[Any] = []
         while not _ends(item := next(self._events)):
             items.append(self.value((*path, len(items)), depth + 1, item))
         return items
 
-    def _mapping(self, event: MappingStartEvent, path: Path, depth: int) -> dict[str, Any]:
+    def _mapping(self, path: Path, depth: int) -> dict[str, Any]:
         items: dict[str, Any] = {}
         merged: dict[str, Any] = {}
         first_lines: dict[str, int] = {}
@@ -310,11 +322,11 @@ class _Reader:
                 merged = {**self._merge(self.value(below, depth + 1), key_event), **merged}
                 continue
             if key in first_lines:
-                self.duplicates.append((below, key_event.start_mark, first_lines[key]))
-            first_lines.setdefault(key, key_event.start_mark.line)
+                self.duplicates.append((below, _place(key_event), first_lines[key]))
+            first_lines.setdefault(key, _place(key_event)[0])
             value_event = next(self._events)
             if self._record and below not in self.marks:
-                self.marks[below] = Mark(key_event.start_mark.line, key_event.start_mark.column, _plain(value_event))
+                self.marks[below] = Mark(*_place(key_event), _plain(value_event))
             items[key] = self.value(below, depth + 1, value_event)
         return {**merged, **items}
 
@@ -328,13 +340,13 @@ class _Reader:
             if event.anchor:
                 self._anchors[event.anchor] = (event.value, 1)
             return str(event.value)
-        raise _Refused("LTN0005", "a key must be text", event.start_mark)
+        raise _Refused("LTN0005", "a key must be text", _place(event))
 
     @staticmethod
     def _merge(value: object, event: Event) -> dict[str, Any]:
         parts = value if isinstance(value, list) else [value]
         if not all(isinstance(part, dict) for part in parts):
-            raise _Refused("LTN0001", "<< needs a mapping, or a list of mappings", event.start_mark)
+            raise _Refused("LTN0001", "<< needs a mapping, or a list of mappings", _place(event))
         merged: dict[str, Any] = {}
         for part in reversed(parts):
             merged.update(part)
@@ -396,5 +408,5 @@ def _scalar(event: ScalarEvent) -> str | float | bool | None:
     if tag in {None, "!"} or tag == "tag:yaml.org,2002:str":
         return parse_plain(event.value) if event.implicit[0] else str(event.value)
     if tag not in _TAGS:
-        raise _Refused("LTN0001", f"tag {tag} is not supported", event.start_mark, "remove the tag")
+        raise _Refused("LTN0001", f"tag {tag} is not supported", _place(event), "remove the tag")
     return parse_plain(event.value)
