@@ -73,5 +73,11 @@ CODES: Mapping[str, str] = MappingProxyType(
         "LTN0110": "a field is accepted but has no effect yet",
         "LTN0111": "the same resource is declared twice",
         "LTN0112": "a list names the same thing twice",
+        "LTN0113": "a resource is owned by a file or by the runner",
+        # ours: the local runner
+        "LTN0901": "an image has no local command",
+        "LTN0902": "an object is not run by lateen up",
+        "LTN0903": "lateen.yaml is missing or invalid",
+        "LTN0904": "there are too many replicas for one local mesh",
     }
 )

@@ -176,7 +176,7 @@ class BackendObjectReference(Spec):
     @model_validator(mode="after")
     def _service_port(self) -> "BackendObjectReference":
         if not self.group and self.kind == "Service" and self.port is None:
-            raise rule_error("missing", "port is required for a reference to a Service")
+            raise rule_error("required", "port is required for a reference to a Service")
         return self
 
 

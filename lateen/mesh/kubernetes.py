@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from lateen.mesh.metadata import ClusterResource, MetadataLabel, Resource
-from lateen.mesh.spec import Int, IntOrString, OpenSpec, Port, rule_error, unique
+from lateen.mesh.spec import Bool, Int, IntOrString, OpenSpec, Port, rule_error, unique
 
 
 class KubernetesResource(Resource, OpenSpec):
@@ -62,7 +62,7 @@ class ServiceSpec(OpenSpec):
     cluster_ips: tuple[str, ...] = Field(default=(), alias="clusterIPs")
     external_ips: tuple[str, ...] = Field(default=(), alias="externalIPs")
     external_name: str | None = None
-    publish_not_ready_addresses: bool = False
+    publish_not_ready_addresses: Bool = False
     traffic_distribution: str | None = None
 
     @model_validator(mode="after")
@@ -70,7 +70,7 @@ class ServiceSpec(OpenSpec):
         if len(self.ports) > 1:
             for index, port in enumerate(self.ports):
                 if not port.name:
-                    raise rule_error("missing", "name is required when a Service has several ports", "ports", index)
+                    raise rule_error("required", "name is required when a Service has several ports", "ports", index)
             unique(self.ports, "ports", "name")
         unique(self.ports, "ports", "port", "protocol")
         return self
@@ -91,11 +91,24 @@ class ServiceAccount(KubernetesResource):
     kind: str = "ServiceAccount"
 
 
+class ObjectFieldSelector(OpenSpec):
+    """A field of the pod itself, such as `metadata.name`."""
+
+    field_path: str
+
+
+class EnvVarSource(OpenSpec):
+    """Where an environment variable comes from; only `fieldRef` is read."""
+
+    field_ref: ObjectFieldSelector | None = None
+
+
 class EnvVar(OpenSpec):
-    """An environment variable; `valueFrom` is passed over."""
+    """An environment variable."""
 
     name: str
     value: str | None = None
+    value_from: EnvVarSource | None = None
 
 
 class ContainerPort(OpenSpec):

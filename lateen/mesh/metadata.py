@@ -44,7 +44,7 @@ class ObjectMeta(Spec):
     def _named(self) -> "ObjectMeta":
         if self.name is None:
             message = "generateName is not supported, set name" if self.generate_name else "name is required"
-            raise rule_error("missing", message, *(["generateName"] if self.generate_name else []))
+            raise rule_error("required", message, *(["generateName"] if self.generate_name else []))
         if any(len(key) > 317 or not key for key in self.labels):  # noqa: PLR2004 -- 253 + "/" + 63
             raise PydanticCustomError("label", "a label key must have 1 to 317 characters")
         return self

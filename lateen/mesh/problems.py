@@ -226,6 +226,7 @@ _KINDS: Mapping[str, tuple[str, _Describe]] = {
     **dict.fromkeys(_EXPECTED, ("LTN0106", _type)),
     "extra_forbidden": ("LTN0104", _rule),
     "missing": ("LTN0105", _rule),
+    "required": ("LTN0105", _rule),
     "enum": ("LTN0107", _choice),
     "literal_error": ("LTN0107", _choice),
     "enum_text": ("LTN0107", _rule),

@@ -117,7 +117,7 @@ class Limit(Spec):
             at_most_one(self, ("requests", "unlimited"))
             at_most_one(self, ("per", "unlimited"))
         elif self.requests is None or self.per is None:
-            raise rule_error("missing", "requests and per are required, or unlimited: true")
+            raise rule_error("required", "requests and per are required, or unlimited: true")
         return self
 
 

@@ -52,7 +52,7 @@ class WorkloadEntrySpec(Endpoint):
     @model_validator(mode="after")
     def _addressed(self) -> "WorkloadEntrySpec":
         if self.address is None and self.network is None:
-            raise rule_error("missing", "address is required")
+            raise rule_error("required", "address is required")
         return self
 
 
