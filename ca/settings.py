@@ -12,6 +12,7 @@ from pathlib import Path
 from ca.authority import MAX_LIFETIME
 from ca.identity import IdentityError, check_trust_domain
 
+_LOG_LEVELS = ("debug", "info", "warning", "error")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -80,11 +81,14 @@ def parse_settings(arguments: Sequence[str], environ: Mapping[str, str] = os.env
     option("log-format", "json", "json or console")
     parser.add_argument("--print-config", action="store_true", help="print the settings as JSON and exit")
     given = parser.parse_args(list(arguments))
+    if given.log_level not in _LOG_LEVELS:
+        parser.error(f"--log-level is none of {', '.join(_LOG_LEVELS)}")
     try:
         ttl = parse_duration(given.ttl)
         if not timedelta(seconds=1) <= ttl <= MAX_LIFETIME:
             parser.error(f"--ttl must lie between 1s and {MAX_LIFETIME.days}d")
-        split_address(given.address)
+        for address in filter(None, (given.address, given.http_address)):
+            split_address(address)
         check_trust_domain(given.trust_domain)
     except (ValueError, IdentityError) as error:
         parser.error(str(error))

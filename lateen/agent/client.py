@@ -102,7 +102,7 @@ class GrpcCertificateAuthority:
                 yield channel
             return
         if self._joining is None or self._joining[0] != roots:
-            await self.close()
+            # The old connection ends with the last request on it.
             plain = grpc.ssl_channel_credentials(roots)
             self._joining = (roots, grpc.aio.secure_channel(self._address, plain, options=self._options))
         yield self._joining[1]

@@ -87,24 +87,22 @@ class ProxyIdentity:
         await self._clock.sleep(wait.total_seconds())
 
     async def _ask(self) -> None:
-        used = self.rotation.credential(self._clock.now())
-        credentials = self._pair if used is Credential.CERTIFICATE else Token(self.rotation.token)
-        if used is None or credentials is None:
+        kind = self.rotation.credential(self._clock.now())
+        used = self.rotation.token if kind is Credential.TOKEN else ""
+        credentials = Token(used) if used else self._pair
+        if credentials is None:
             return
         key = make_key()
         try:
             chain = await self._authority.create_certificate(make_csr(key, self._spiffe_id), self._seconds, credentials)
             verified = verify_answer(chain, key, self._spiffe_id, self._clock.now())
             roots = merge_roots(self._authority.roots(), verified.root_pem)
+        except (CaRefusedError, WrongCertificateError) as error:
+            self._refused(used, str(error))
         except (CaUnavailableError, OSError, ValueError) as error:
-            if isinstance(error, WrongCertificateError):
-                self._refused(used, str(error))
-                return
             self.failed += 1
             self.rotation.unavailable(str(error), self._clock.now(), self._unit())
             self._report("certificate authority unavailable")
-        except CaRefusedError as error:
-            self._refused(used, str(error))
         else:
             self._pair = Pair(verified.chain_pem, key_pem(key))
             self.rotation.succeeded(used, self._clock.now(), verified.not_after, self._unit())
@@ -121,7 +119,7 @@ class ProxyIdentity:
         if self.issued == 1:
             self._on_first()
 
-    def _refused(self, used: Credential, problem: str) -> None:
+    def _refused(self, used: str, problem: str) -> None:
         self.failed += 1
         self.rotation.refused(used, problem, self._clock.now(), self._unit())
         self._report("certificate refused")

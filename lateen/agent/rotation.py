@@ -14,6 +14,7 @@ _BASE_SECONDS = 0.25
 _CEILING_SECONDS = 30.0
 _FACTOR = 2.0
 _TRIES_BEFORE_EXPIRY = 8
+_TRIES_BEFORE_TOKEN = 3
 
 
 class State(StrEnum):
@@ -44,8 +45,16 @@ class Rotation:
     _certificate_refused: bool = False
 
     def credential(self, now: datetime) -> Credential | None:
-        """With what to ask: the certificate while it is good for that, else an unused token, else nothing."""
-        if self._valid(now) and not self._certificate_refused:
+        """With what to ask: the certificate while it is good for that, else an unused token, else nothing.
+
+        A certificate that TLS itself refuses (the authority has a new root, say) looks like an outage: after a few failures a
+        token is tried, too.
+        """
+        if (
+            self._valid(now)
+            and not self._certificate_refused
+            and (self.failures < _TRIES_BEFORE_TOKEN or not self.token)
+        ):
             return Credential.CERTIFICATE
         if self.token:
             return Credential.TOKEN
@@ -73,10 +82,9 @@ class Rotation:
         self.due, self.failures = now, 0
         return True
 
-    def succeeded(self, used: Credential, now: datetime, not_after: datetime, unit: float) -> None:
-        """A certificate was issued."""
-        if used is Credential.TOKEN:
-            self.token = ""
+    def succeeded(self, used: str, now: datetime, not_after: datetime, unit: float) -> None:
+        """A certificate was issued; the token in `used`, if it was one, is spent."""
+        self._spend(used)
         self.not_after, self.failures, self.problem, self._certificate_refused = not_after, 0, "", False
         self.due = now + (not_after - now) * (HALF_LIFE + JITTER * (2 * unit - 1))
 
@@ -84,13 +92,16 @@ class Rotation:
         """No answer: the same again, later."""
         self._retry(problem, now, unit)
 
-    def refused(self, used: Credential, problem: str, now: datetime, unit: float) -> None:
-        """The credentials were not accepted: a token is spent, a certificate gives way to a token if there is one."""
-        if used is Credential.TOKEN:
-            self.token = ""
-        else:
-            self._certificate_refused = True
+    def refused(self, used: str, problem: str, now: datetime, unit: float) -> None:
+        """The credentials were not accepted: the token in `used` is spent; without one it was the certificate."""
+        self._spend(used)
+        self._certificate_refused = self._certificate_refused or not used
         self._retry(problem, now, unit)
+
+    def _spend(self, used: str) -> None:
+        """Forget the token that was used, but not one that was registered meanwhile."""
+        if self.token == used:
+            self.token = ""
 
     def _retry(self, problem: str, now: datetime, unit: float) -> None:
         bound = min(_CEILING_SECONDS, _BASE_SECONDS * _FACTOR ** min(self.failures, 16))

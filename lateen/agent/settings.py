@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 _MAX_BYTES = 256 * 1024
+_LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
 class SettingsError(ValueError):
@@ -67,6 +68,8 @@ def parse_settings(text: str) -> Settings:
         raise ValueError("secret_dirs is not a list of paths")
     if not 0.01 <= settings.poll_seconds <= 60:  # noqa: PLR2004 - bounds, named in the message
         raise ValueError("poll_seconds must lie between 0.01 and 60")
+    if settings.log_level not in _LOG_LEVELS:
+        raise ValueError(f"log_level is none of {', '.join(_LOG_LEVELS)}")
     return settings
 
 
