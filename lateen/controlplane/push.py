@@ -23,6 +23,7 @@ from lateen.controlplane.metrics import Metrics
 from lateen.controlplane.proxy import Proxy
 from lateen.controlplane.snapshot import Snapshot
 from lateen.controlplane.translator import Translator
+from lateen.mesh.diagnostics import Diagnostic
 from lateen.mesh.loader import Located
 from lateen.mesh.meshconfig import MeshConfig
 from lateen.mesh.metadata import ResourceKey
@@ -82,6 +83,7 @@ class Pusher:
         self._good: Mapping[ResourceKey, Located] = {}
         self._services: Snapshot | None = None
         self._timers: set[asyncio.Task[None]] = set()
+        self._analysis: tuple[MeshView, tuple[Diagnostic, ...]] | None = None
         self._lagging: set[int] = set()
         self._policy_services: dict[int, Connection] = {}
         self._was_synced = False
@@ -122,6 +124,15 @@ class Pusher:
         self._metrics.virtual_services.set(len(view.get("VirtualService")))
         services_first = sorted(self.connections.values(), key=lambda c: (not c.is_service, c.number))
         await self._update(view, services_first, since)
+
+    async def analysis(self) -> tuple[Diagnostic, ...]:
+        """Findings about how the resources of the newest view fit together, computed once a view."""
+        view = self.view
+        if view is None:
+            return ()
+        if self._analysis is None or self._analysis[0] is not view:
+            self._analysis = (view, await self._in_worker(self._translator.analyze, view))
+        return self._analysis[1]
 
     async def close(self) -> None:
         """Stop computing."""

@@ -21,6 +21,10 @@ class OriginPlace:
     file: str = ""
     line: int = 0
 
+    def to_dict(self) -> dict[str, str | int]:
+        """JSON-ready."""
+        return {"origin": self.origin, "file": self.file, "line": self.line}
+
 
 def place_of(blob: Blob, view: MeshView | None) -> OriginPlace:
     """Where the (first known) origin of an encoded resource stands."""

@@ -1,0 +1,89 @@
+"""How each proxy stands, as JSON-ready values: what `lateen proxy-status` and the console show."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from google.protobuf import descriptor_pool, json_format, message_factory
+
+from lateen.controlplane.blobs import Blob
+from lateen.controlplane.connection import Connection
+from lateen.controlplane.metrics import SHORT_NAMES, Metrics
+from lateen.controlplane.names import SDS
+from lateen.controlplane.report import place_of
+from lateen.controlplane.session import TypeStatus
+from lateen.controlplane.snapshot import Snapshot
+from lateen.mesh.view import MeshView
+
+_SECRET_FIELDS = ("privateKey", "password", "privateKeyProvider", "sessionTicketKeys", "genericSecret")
+_HIDDEN = "[hidden]"
+
+
+def proxy_status(connection: Connection, view: MeshView | None, now: float) -> dict[str, Any]:
+    """One proxy, as in GET /v1/proxies."""
+    proxy = connection.proxy
+    return {
+        "id": proxy.id,
+        "name": proxy.name,
+        "namespace": proxy.namespace,
+        "workload": proxy.workload_name or proxy.name,
+        "type": proxy.type.value,
+        "identity": str(connection.peer),
+        "address": proxy.address,
+        "connected_at": connection.connected_at.isoformat(),
+        "synced": connection.session.synced and not connection.error,
+        "error": connection.error,
+        "types": {SHORT_NAMES[url]: _type_status(state, view) for url, state in connection.session.status(now).items()},
+    }
+
+
+def _type_status(state: TypeStatus, view: MeshView | None) -> dict[str, Any]:
+    errors = [
+        {"message": refusal.message, "resource": refusal.blob.name} | place_of(refusal.blob, view).to_dict()
+        for refusal in state.refusals
+    ]
+    return {
+        "status": state.status.value,
+        "sent": state.sent,
+        "acked": state.acked,
+        "since": round(state.seconds, 3),
+        "error": errors[0] if errors else None,
+        "errors": errors,
+    }
+
+
+def snapshot_json(snapshot: Snapshot) -> dict[str, Any]:
+    """A snapshot for reading by people and tools; private keys are hidden."""
+    return {
+        "version": snapshot.version,
+        "resources": {
+            SHORT_NAMES.get(url, url): {name: blob_json(blob) for name, blob in named.items()}
+            for url, named in snapshot.resources.items()
+        },
+    }
+
+
+def blob_json(blob: Blob) -> Any:  # noqa: ANN401 - JSON of whatever message it is
+    """One resource as JSON, secrets hidden; what cannot be decoded is described instead."""
+    try:
+        descriptor = descriptor_pool.Default().FindMessageTypeByName(blob.type_url.rpartition("/")[2])
+        message = message_factory.GetMessageClass(descriptor).FromString(blob.data)
+        value = json_format.MessageToDict(message, preserving_proto_field_name=False)
+    except (KeyError, TypeError, ValueError, json_format.Error) as error:
+        return {"undecodable": str(error), "bytes": len(blob.data)}
+    return _hide(value) if blob.type_url == SDS else value
+
+
+def _hide(value: Any) -> Any:  # noqa: ANN401 - walks any JSON
+    if isinstance(value, dict):
+        return {key: _HIDDEN if key in _SECRET_FIELDS else _hide(item) for key, item in value.items()}
+    return [_hide(item) for item in value] if isinstance(value, list) else value
+
+
+def update_gauges(metrics: Metrics, connections: Iterable[Connection]) -> None:
+    """Count what is refused at present."""
+    refused = dict.fromkeys(metrics.refused, 0)
+    for connection in connections:
+        for refusal in connection.session.refusals:
+            refused[refusal.blob.type_url] += 1
+    for type_url, gauge in metrics.refused.items():
+        gauge.set(refused[type_url])
