@@ -165,7 +165,7 @@ def serve(keys: Path, address: str, issuers: Sequence[str]) -> None:
         protocol_version = "HTTP/1.1"
         timeout = 30
 
-        def do_GET(self) -> None:  # noqa: N802  (the base class' naming)
+        def do_GET(self) -> None:
             body = documents.get(self.path, b'{"error": "not found"}')
             self.send_response(200 if self.path in documents else 404)
             self.send_header("content-type", "application/json")

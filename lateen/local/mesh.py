@@ -15,7 +15,6 @@ from typing import Any
 from lateen.local import commands, netns, placement, registration, unixhttp
 from lateen.local.certificates import WebAuthority
 from lateen.local.commands import Site
-from lateen.local.leases import Lease
 from lateen.local.placement import Replica
 from lateen.local.plan import Plan
 from lateen.local.redis_server import WARNING, choose_redis

@@ -1,8 +1,8 @@
 """The process that starts every process of a run and outlives none of them.
 
-`lateen up` starts this file with `python -I -S reaper.py SOCKET_FD RUN_DIR RUN_ID HELD_FDS` before anything else. It is a subreaper: whatever
-its children leave behind becomes its child. It obeys JSON lines on the socket ({"op": "start"|"stop", ...}) and answers with events
-({"event": "started"|"failed"|"exited", ...}). When the socket closes, however the runner ended, it ends every process of the run, undoes
+`lateen up` starts this file with `python -I -S reaper.py SOCKET_FD RUN_DIR RUN_ID HELD_FDS` before anything else. It is a subreaper:
+whatever its children leave behind becomes its child. It obeys JSON lines on its socket ({"op": "start"|"stop", ...}) and answers with
+events ({"event": "started"|"failed"|"exited", ...}). When the socket closes, however the runner ended, it ends every process of the run, undoes
 what `cleanup.json` names, and exits; HELD_FDS (locks) are given back by that. Should this process be killed instead, its children get
 SIGKILL by their parent-death signal and the runner, a subreaper too, sweeps the rest with the same functions.
 
@@ -43,7 +43,7 @@ def become_subreaper() -> None:
 def process_table() -> dict[int, int]:
     """Each living process' parent. Zombies do not count."""
     table: dict[int, int] = {}
-    for entry in os.listdir("/proc"):
+    for entry in os.listdir("/proc"):  # noqa: PTH208  (names, not paths)
         if not entry.isdigit():
             continue
         try:
@@ -82,10 +82,10 @@ def marked(run_id: str, pids: Iterable[int]) -> set[int]:
     return found
 
 
-def processes_of(run_id: str, spare: set[int]) -> set[int]:
-    """What must go: our descendants and everything marked with the run, but nobody of `spare`."""
+def processes_of(run_id: str) -> set[int]:
+    """What must go: our descendants and everything marked with the run."""
     table = process_table()
-    return (descendants(os.getpid(), table) | marked(run_id, table)) - spare - {os.getpid()}
+    return (descendants(os.getpid(), table) | marked(run_id, table)) - {os.getpid()}
 
 
 def reap_zombies() -> list[tuple[int, int]]:
@@ -100,15 +100,15 @@ def reap_zombies() -> list[tuple[int, int]]:
     return ended
 
 
-def sweep(run_id: str, spare: set[int], grace: float = GRACE_SECONDS) -> set[int]:
+def sweep(run_id: str, grace: float = GRACE_SECONDS) -> set[int]:
     """End every process of the run: SIGTERM, then SIGKILL. Returns what refused to die (nothing, short of kernel trouble)."""
-    _signal_all(processes_of(run_id, spare), signal.SIGTERM)
+    _signal_all(processes_of(run_id), signal.SIGTERM)
     deadline = time.monotonic() + grace
-    while (left := processes_of(run_id, spare)) and time.monotonic() < deadline:
+    while (left := processes_of(run_id)) and time.monotonic() < deadline:
         reap_zombies()
         time.sleep(POLL_SECONDS)
     deadline = time.monotonic() + KILL_SECONDS
-    while (left := processes_of(run_id, spare)) and time.monotonic() < deadline:
+    while (left := processes_of(run_id)) and time.monotonic() < deadline:
         _signal_all(left, signal.SIGKILL)
         reap_zombies()
         time.sleep(POLL_SECONDS)
@@ -183,11 +183,10 @@ def spawn(argv: list[str], env: dict[str, str], cwd: str | None, log: str, owner
 class Reaper:
     """The loop: commands in, events out."""
 
-    def __init__(self, channel: socket.socket, run_dir: str, run_id: str, spare: set[int]) -> None:
+    def __init__(self, channel: socket.socket, run_dir: str, run_id: str) -> None:
         self._channel = channel
         self._run_dir = run_dir
         self._run_id = run_id
-        self._spare = spare
         self._names: dict[int, str] = {}
         self._kill_at: dict[int, float] = {}
         self._buffer = b""
@@ -200,17 +199,18 @@ class Reaper:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             signal.signal(number, self._stop)
+        channel_fd = self._channel.fileno()
         while not self._done:
-            ready, _, _ = select.select([self._channel, wake_read], [], [], self._timeout())
+            ready, _, _ = select.select([channel_fd, wake_read], [], [], self._timeout())
             if wake_read in ready:
                 with contextlib.suppress(BlockingIOError):
                     os.read(wake_read, 4096)
             for pid, status in reap_zombies():
                 self._exited(pid, status)
             self._kill_the_late()
-            if self._channel in ready:
+            if channel_fd in ready:
                 self._read()
-        sweep(self._run_id, self._spare)
+        sweep(self._run_id)
         clean_up(self._run_dir)
 
     def _stop(self, *_: object) -> None:
@@ -271,12 +271,12 @@ class Reaper:
 
 def main() -> None:
     """Entry of the process; the arguments are described at the top."""
-    channel_fd, run_dir, run_id, held, spare = sys.argv[1:6]
+    channel_fd, run_dir, run_id, held = sys.argv[1:5]
     for fd in (int(channel_fd), *(int(fd) for fd in held.split(",") if fd)):
-        os.set_inheritable(fd, False)
+        os.set_inheritable(fd, False)  # noqa: FBT003  (positional only)
     become_subreaper()
     channel = socket.socket(fileno=int(channel_fd))
-    Reaper(channel, run_dir, run_id, {int(pid) for pid in spare.split(",") if pid}).run()
+    Reaper(channel, run_dir, run_id).run()
 
 
 if __name__ == "__main__":

@@ -26,6 +26,8 @@ STOP_GRACE_SECONDS = 3.0
 MAX_LOG_BYTES = 16 << 20
 LOG_CHECK_SECONDS = 5.0
 MAX_EVENTS = 1000
+# Its own graces, and the commands that remove namespaces.
+REAPER_SECONDS = reaper.GRACE_SECONDS + reaper.KILL_SECONDS + 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ class Supervisor:
         self._held = tuple(held_fds)
         self._processes: dict[str, _Process] = {}
         self._writer: asyncio.StreamWriter | None = None
-        self._reaper_pid = 0
+        self._reaper: asyncio.subprocess.Process | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
         self.events: deque[ProcessEvent] = deque(maxlen=MAX_EVENTS)
@@ -85,7 +87,7 @@ class Supervisor:
         reaper.become_subreaper()
         ours, theirs = socket.socketpair()
         held = ",".join(map(str, self._held))
-        arguments = [str(theirs.fileno()), str(self._run.path), self._run.id, held, ""]
+        arguments = [str(theirs.fileno()), str(self._run.path), self._run.id, held]
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *("-I", "-S", reaper.__file__, *arguments),
@@ -94,14 +96,14 @@ class Supervisor:
             start_new_session=True,
         )
         theirs.close()
-        self._reaper_pid = process.pid
+        self._reaper = process
         reader, self._writer = await asyncio.open_connection(sock=ours)
         self._spawn_task(self._follow(reader, process))
         self._spawn_task(self._bound_logs())
 
     @property
     def reaper_pid(self) -> int:
-        return self._reaper_pid
+        return self._reaper.pid if self._reaper else 0
 
     def pid(self, name: str) -> int:
         """The process id, 0 while it does not run."""
@@ -136,17 +138,14 @@ class Supervisor:
         self._closing = True
         if self._writer is not None:
             self._writer.close()
-        await self._wait_for_reaper()
+        if self._reaper is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._reaper.wait(), REAPER_SECONDS)
         for task in self._tasks:
             task.cancel()
         # The reaper was the first to end things; if it was killed half way, this finds what is left, else nothing.
-        await asyncio.to_thread(reaper.sweep, self._run.id, set())
+        await asyncio.to_thread(reaper.sweep, self._run.id)
         await asyncio.to_thread(reaper.clean_up, str(self._run.path))
-
-    async def _wait_for_reaper(self) -> None:
-        deadline = time.monotonic() + reaper.GRACE_SECONDS + reaper.KILL_SECONDS + 30.0
-        while time.monotonic() < deadline and self._reaper_pid in reaper.process_table():
-            await asyncio.sleep(reaper.POLL_SECONDS)
 
     def _send(self, message: Mapping[str, object]) -> None:
         if self._writer is not None and not self._closing:

@@ -1,0 +1,191 @@
+"""What an interactive `lateen up` does once the mesh runs: follow the directory, and say what happens."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from lateen.local.mesh import Mesh, StartError
+from lateen.local.netns import NetnsError
+from lateen.local.placement import NoRoomError
+from lateen.local.plan import Plan, Workload
+from lateen.local.source import Source, fingerprint, read_directory
+from lateen.local.status import ProxyStatus
+from lateen.local.supervisor import EventKind, ProcessEvent
+from lateen.mesh.diagnostics import Diagnostic, Severity
+from lateen.mesh.render import render_diagnostic
+
+POLL_SECONDS = 0.3
+MAX_SAID = 1000
+
+
+class Following:
+    """Watches a mesh. Each method looks once and says what is new; `run` looks again and again."""
+
+    def __init__(self, mesh: Mesh, source: Source, say: Callable[[str], None], *, colour: bool) -> None:
+        self._mesh = mesh
+        self._source = source
+        self._say = say
+        self._colour = colour
+        self._fingerprint = fingerprint(source.directory)
+        self._diagnostics: set[Diagnostic] = set()
+        self._nacks: dict[str, tuple[str, ...]] = {}
+        self._answering = True
+        self._hinted: set[tuple[str, str]] = set()
+
+    async def run(self) -> None:
+        """Until cancelled, or until the reaper is lost."""
+        await self._look_at_diagnostics(quiet=True)
+        while True:
+            self._mesh.supervisor.changed.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._mesh.supervisor.changed.wait(), POLL_SECONDS)
+            if self._look_at_processes():
+                return
+            await self.follow_directory()
+            await self._look_at_diagnostics()
+            await self._look_at_proxies()
+
+    def _look_at_processes(self) -> bool:
+        events = self._mesh.supervisor.events
+        lost = False
+        while events:
+            event = events.popleft()
+            lost = lost or event.kind is EventKind.REAPER_LOST
+            text = describe_event(event)
+            if text:
+                self._say(text)
+            if event.kind is EventKind.GAVE_UP:
+                self._say(self._mesh.tail(event.id))
+        return lost
+
+    async def follow_directory(self) -> None:
+        """Start and stop replicas when the manifests ask for it. The control plane follows its part by itself."""
+        now = fingerprint(self._source.directory)
+        if now == self._fingerprint:
+            return
+        self._fingerprint = now
+        source = await asyncio.to_thread(read_directory, self._source.directory)
+        if source.invalid:
+            return  # the control plane says what is wrong; what runs stays
+        plan = source.plan()
+        for diagnostic in plan.diagnostics:
+            self._say(render_diagnostic(diagnostic, colour=self._colour))
+        if any(d.severity is Severity.ERROR for d in plan.diagnostics):
+            return
+        for workload in self._needs_restart(plan):
+            self._say(f"{workload.namespace}/{workload.name} has changed in more than its replicas: restart lateen up")
+        await self._rescale(keep_running_containers(self._mesh.plan, plan), source)
+
+    async def _rescale(self, plan: Plan, source: Source) -> None:
+        try:
+            come, gone = await self._mesh.rescale(plan, source.services())
+        except (StartError, NoRoomError, NetnsError, OSError) as error:
+            self._say(f"error: {error}")
+            return
+        self._source = source
+        for replica in come:
+            self._say(f"started {replica.key} at {replica.address}")
+        for replica in gone:
+            self._say(f"stopped {replica.key}")
+        if come or gone:
+            self._mesh.site.run.write_info(self._mesh.info())
+
+    def _needs_restart(self, plan: Plan) -> list[Workload]:
+        running = {(w.namespace, w.name): w for w in self._mesh.plan.workloads}
+        changed = [
+            workload
+            for workload in plan.workloads
+            if (old := running.get((workload.namespace, workload.name))) is not None
+            and not same_but_size(old, workload)
+        ]
+        return [workload for workload in changed if self._first_time(workload)]
+
+    def _first_time(self, workload: Workload) -> bool:
+        key = (f"{workload.namespace}/{workload.name}", repr(workload))
+        if key in self._hinted or len(self._hinted) >= MAX_SAID:
+            return False
+        self._hinted.add(key)
+        return True
+
+    async def _look_at_diagnostics(self, *, quiet: bool = False) -> None:
+        try:
+            body: Mapping[str, Any] = await self._mesh.api_get("/v1/diagnostics")
+            found = [parse_diagnostic(raw) for raw in body.get("diagnostics", ())]
+        except (OSError, ValueError, KeyError, TypeError):
+            return
+        new = [d for d in found if d not in self._diagnostics and d.severity is not Severity.INFO]
+        healed = self._diagnostics - set(found)
+        self._diagnostics = set(found)
+        if quiet:
+            return
+        for diagnostic in new:
+            self._say(render_diagnostic(diagnostic, colour=self._colour))
+        if any(d.severity is Severity.ERROR for d in healed) and not any(d.severity is Severity.ERROR for d in found):
+            self._say("the configuration is valid again")
+
+    async def _look_at_proxies(self) -> None:
+        proxies = await self._mesh.proxies()
+        if proxies is None:
+            return
+        for line in new_rejections(self._nacks, proxies):
+            self._say(line)
+        self._nacks = {key: status.problems for key, status in proxies.items() if status.problems}
+
+
+def describe_event(event: ProcessEvent) -> str:
+    """A line for people; empty for what needs none."""
+    match event.kind:
+        case EventKind.EXITED:
+            return f"{event.id} {event.detail}, it starts again"
+        case EventKind.GAVE_UP:
+            return f"error: {event.id} {event.detail} too often, it stays down. the end of its log:"
+        case EventKind.REAPER_LOST:
+            return f"error: {event.detail}: everything stops"
+        case _:
+            return ""
+
+
+def same_but_size(one: Workload, other: Workload) -> bool:
+    """Whether only the number of replicas differs."""
+    return _unsized(one) == _unsized(other)
+
+
+def _unsized(workload: Workload) -> tuple[object, ...]:
+    return (
+        dict(workload.labels),
+        workload.service_account,
+        workload.containers,
+        dict(workload.service_ports),
+        workload.listen_ports,
+    )
+
+
+def keep_running_containers(running: Plan, wanted: Plan) -> Plan:
+    """The new plan, but with workloads that run already as they are, in the new number."""
+    old = {(w.namespace, w.name): w for w in running.workloads}
+    workloads = tuple(
+        replace(old[w.namespace, w.name], replicas=w.replicas) if (w.namespace, w.name) in old else w
+        for w in wanted.workloads
+    )
+    return replace(wanted, workloads=workloads)
+
+
+def new_rejections(known: Mapping[str, tuple[str, ...]], proxies: Mapping[str, ProxyStatus]) -> list[str]:
+    """Lines about configuration that a proxy has refused since the last look; the same reason is said once for all proxies."""
+    said: dict[str, list[str]] = {}
+    for key, status in proxies.items():
+        for problem in status.problems:
+            if problem not in known.get(key, ()):
+                said.setdefault(problem, []).append(key)
+    return [
+        f"rejected by {', '.join(keys)}: {problem}. the last good configuration stays" for problem, keys in said.items()
+    ]
+
+
+def parse_diagnostic(raw: Mapping[str, Any]) -> Diagnostic:
+    """A Diagnostic from its JSON form."""
+    names = Diagnostic.__dataclass_fields__
+    values = {name: value for name, value in raw.items() if name in names}
+    return Diagnostic(**{**values, "severity": Severity(values["severity"])})

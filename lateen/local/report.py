@@ -1,0 +1,87 @@
+"""What `lateen up` says to people. Pure: text from values."""
+
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from lateen.local.commands import NETNS
+from lateen.local.rundir import ReplicaInfo, RunInfo, proxy_variable
+from lateen.local.status import ProxyStatus, render_table
+from lateen.mesh.localconfig import TryIt
+
+_BOLD, _DIM, _RESET = "\x1b[1m", "\x1b[2m", "\x1b[0m"
+
+
+def lateen_command() -> str:
+    """How a user can call `lateen` from any shell: by name if the PATH has it, else by its full path."""
+    beside = Path(sys.executable).parent / "lateen"
+    on_path = shutil.which("lateen")
+    if on_path and Path(on_path).resolve() == beside.resolve():
+        return "lateen"
+    return str(beside) if beside.exists() else f"{sys.executable} -m lateen.cli.main"
+
+
+def variables(info: RunInfo) -> dict[str, str]:
+    """The environment of `--exec`, and what the `tryIt` commands of lateen.yaml may use."""
+    found = {
+        "LATEEN_GATEWAY_URL": info.gateway_url,
+        "LATEEN_GATEWAY_HTTPS_URL": info.gateway_https_url,
+        "LATEEN_GATEWAY_CA": info.gateway_ca,
+        "LATEEN_CONTROL_PLANE": info.control_plane,
+        "LATEEN_LOGS": info.logs,
+    }
+    for replica in reversed(info.replicas):  # the first replica of a workload comes last and stays
+        for name in (replica.workload, f"{replica.workload}_{replica.namespace}"):
+            found[proxy_variable("LATEEN_ADDRESS", name)] = replica.address
+            if replica.proxy_url:
+                found[proxy_variable("LATEEN_PROXY", name)] = replica.proxy_url
+            if replica.netns:
+                found[proxy_variable("LATEEN_NETNS", name)] = replica.netns
+    return {name: value for name, value in found.items() if value}
+
+
+def fill_in(command: str, values: Mapping[str, str]) -> str:
+    """The command with `$NAME` replaced; longer names first, since one may begin with another."""
+    for name in sorted(values, key=len, reverse=True):
+        command = command.replace(f"${name}", values[name])
+    return command
+
+
+def render_workloads(info: RunInfo, proxies: Mapping[str, ProxyStatus]) -> str:
+    """The table of replicas: address, identity, sync state."""
+    rows = [("WORKLOAD", "ADDRESS", "IDENTITY", "SYNC")]
+    for replica in info.replicas:
+        status = proxies.get(f"{replica.namespace}/{replica.name}")
+        rows.append((f"{replica.namespace}/{replica.name}", replica.address, identity(info, replica), _sync(status)))
+    return render_table(rows)
+
+
+def identity(info: RunInfo, replica: ReplicaInfo) -> str:
+    """The SPIFFE ID of a replica."""
+    return f"spiffe://{info.trust_domain}/ns/{replica.namespace}/sa/{replica.service_account}"
+
+
+def _sync(status: ProxyStatus | None) -> str:
+    return "NOT CONNECTED" if status is None else status.summary
+
+
+def render_started(
+    info: RunInfo, proxies: Mapping[str, ProxyStatus], tries: Sequence[TryIt], seconds: float, *, colour: bool
+) -> str:
+    """The first screen of an interactive mesh."""
+    bold, dim, reset = (_BOLD, _DIM, _RESET) if colour else ("", "", "")
+    values = {**variables(info), "LATEEN": lateen_command()}
+    lines = [render_workloads(info, proxies), ""]
+    if info.gateway_url:
+        lines.append(f"gateway        {bold}{info.gateway_url}{reset}")
+    if info.gateway_https_url:
+        lines.append(f"               {info.gateway_https_url} (curl --cacert {info.gateway_ca})")
+    lines += [f"control plane  {info.control_plane}", f"logs           {info.logs}", ""]
+    if tries:
+        lines.append("try, in another terminal:")
+    for attempt in tries:
+        command = attempt.netns if info.mode == NETNS and attempt.netns else attempt.command
+        lines += ["", f"  {dim}# {attempt.shows}{reset}", f"  {fill_in(command, values)}"]
+    lines += ["", f"ready in {seconds:.1f} s. edit the YAML in {info.directory}: the mesh follows. ctrl-c ends it"]
+    return "\n".join(lines)
