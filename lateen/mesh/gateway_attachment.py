@@ -16,7 +16,7 @@ from lateen.mesh.gatewayapi import (
     TLSModeType,
 )
 from lateen.mesh.hosts import ANY_HOST, intersect
-from lateen.mesh.httproute import HTTPBackendRef, HTTPRoute, ParentReference
+from lateen.mesh.httproute import BackendObjectReference, HTTPRoute, ParentReference
 from lateen.mesh.kinds import KINDS, ResourceKey
 from lateen.mesh.ordering import instant
 from lateen.mesh.selectors import selects
@@ -196,10 +196,8 @@ class Attachments:
         kinds = listener.allowed_routes.kinds
         if kinds and all((kind.group, kind.kind) != (GROUP, "HTTPRoute") for kind in kinds):
             message = f"listener {listener.name} allows no HTTPRoute"
-            path: tuple[str | int, ...] = ("allowedRoutes", "kinds")
-            return ListenerStatus(
-                listener, index, resolved=False, reason="InvalidRouteKinds", message=message, path=path
-            )
+            at = ("allowedRoutes", "kinds")
+            return ListenerStatus(listener, index, resolved=False, reason="InvalidRouteKinds", message=message, path=at)
         return self._certificates(gateway, listener, index)
 
     def _certificates(self, gateway: Gateway, listener: Listener, index: int) -> ListenerStatus:
@@ -296,7 +294,7 @@ def bind_port(port: int) -> int:
 
 
 def resolve_backend(
-    route: HTTPRoute, ref: HTTPBackendRef, grants: Grants, find: Callable[[str, str], Service | None]
+    route: HTTPRoute, ref: BackendObjectReference, grants: Grants, find: Callable[[str, str], Service | None]
 ) -> BackendResolution:
     """The service and port of a backendRef; `find` gets the namespace and name of a Service."""
     namespace = ref.namespace or route.namespace

@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from lateen.mesh.hosts import is_wildcard
 from lateen.mesh.identity import SpiffeId
 from lateen.mesh.kinds import ResourceKey
 from lateen.mesh.selectors import LabelIndex, by_namespace, selects
+from lateen.mesh.serviceentry import ServiceEntry
 from lateen.mesh.services import Endpoint, Resolution, Service, ServicePort, exported
+from lateen.mesh.workload import WorkloadEntrySpec
 from lateen.mesh.workloads import MUTUAL_TLS, PLAINTEXT, Workload, locality_of, tls_mode
-
-if TYPE_CHECKING:
-    from lateen.mesh.serviceentry import ServiceEntry
-    from lateen.mesh.workload import WorkloadEntrySpec
 
 PlaintextOnly = Callable[[str, Mapping[str, str], int], bool]
 _ServiceId = tuple[str, str]
@@ -128,7 +125,8 @@ class Registry:
         if entry is None:
             key, selector = service.origin, service.selector
         else:
-            key, selector = entry.key, entry.spec.workload_selector and entry.spec.workload_selector.labels
+            wanted = entry.spec.workload_selector
+            key, selector = entry.key, None if wanted is None else wanted.labels
         if selector is None or service.namespace not in self._workloads:
             return ()
         found = self._selected.get(key)

@@ -6,16 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
+from lateen.mesh import kubernetes
 from lateen.mesh.hosts import service_host
 from lateen.mesh.kinds import ResourceKey
 from lateen.mesh.protocols import Protocol, parse_protocol, port_protocol
+from lateen.mesh.serviceentry import Location, ServiceEntry, ServiceEntryResolution
 from lateen.mesh.workloads import Workload
-
-if TYPE_CHECKING:
-    from lateen.mesh import kubernetes
-    from lateen.mesh.serviceentry import ServiceEntry
 
 __all__ = ["Endpoint", "Protocol", "Resolution", "Service", "ServicePort", "from_kubernetes", "from_service_entry"]
 
@@ -104,7 +101,7 @@ def exported(export_to: Iterable[str], owner_namespace: str, client_namespace: s
 def from_kubernetes(service: kubernetes.Service, default_export: Iterable[str] = ()) -> Service:
     """The service a Kubernetes Service declares."""
     spec, meta = service.spec, service.metadata
-    external_name = (spec.external_name or "") if spec.type == "ExternalName" else ""
+    external_name = (spec.external_name or "") if spec.type is kubernetes.ServiceType.EXTERNAL_NAME else ""
     addresses = tuple(dict.fromkeys(ip for ip in (spec.cluster_ip, *spec.cluster_ips) if ip and ip != _HEADLESS))
     export = meta.annotations.get(EXPORT_TO_ANNOTATION, "")
     return Service(
@@ -133,7 +130,7 @@ def _kubernetes_port(port: kubernetes.ServicePort) -> ServicePort:
     return ServicePort(
         number=port.port,
         name=port.name or "",
-        protocol=port_protocol(port.port, port.name or "", port.protocol or "TCP", port.app_protocol or ""),
+        protocol=port_protocol(port.port, port.name or "", port.protocol, port.app_protocol or ""),
         target_port=port.port if port.target_port is None else port.target_port,
         explicit=explicit,
     )
@@ -159,8 +156,8 @@ def from_service_entry(entry: ServiceEntry, default_export: Iterable[str] = ()) 
             namespace=entry.namespace,
             ports=ports,
             addresses=tuple(address for address in spec.addresses if address),
-            resolution=_RESOLUTIONS[str(spec.resolution or "NONE")],
-            external=str(spec.location or "MESH_EXTERNAL") == "MESH_EXTERNAL",
+            resolution=_RESOLUTIONS[spec.resolution],
+            external=spec.location is Location.MESH_EXTERNAL,
             export_to=frozenset(spec.export_to) or frozenset(default_export) or frozenset("*"),
             created=entry.metadata.creation_timestamp,
             origin=entry.key,
@@ -174,9 +171,9 @@ def from_service_entry(entry: ServiceEntry, default_export: Iterable[str] = ()) 
 
 
 _RESOLUTIONS = {
-    "NONE": Resolution.PASSTHROUGH,
-    "STATIC": Resolution.CLIENT_SIDE,
-    "DNS": Resolution.DNS,
-    "DNS_ROUND_ROBIN": Resolution.DNS_ROUND_ROBIN,
-    "DYNAMIC_DNS": Resolution.DYNAMIC_DNS,
+    ServiceEntryResolution.NONE: Resolution.PASSTHROUGH,
+    ServiceEntryResolution.STATIC: Resolution.CLIENT_SIDE,
+    ServiceEntryResolution.DNS: Resolution.DNS,
+    ServiceEntryResolution.DNS_ROUND_ROBIN: Resolution.DNS_ROUND_ROBIN,
+    ServiceEntryResolution.DYNAMIC_DNS: Resolution.DYNAMIC_DNS,
 }

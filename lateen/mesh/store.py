@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from lateen.mesh.kinds import ResourceKey
-
-if TYPE_CHECKING:
-    from lateen.mesh.loader import Located
+from lateen.mesh.loader import Located
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +27,7 @@ class ChangeSet:
         return self.created | self.updated | self.deleted
 
 
-class Store(Mapping[ResourceKey, "Located"]):
+class Store(Mapping[ResourceKey, Located]):
     """Immutable. Iterates in the order of keys, whatever the order of changes was."""
 
     def __init__(self, items: Mapping[ResourceKey, Located] | None = None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TypeVar, cast
 
 from lateen.mesh import gateway as istio
 from lateen.mesh import gatewayapi, kubernetes
@@ -12,9 +12,10 @@ from lateen.mesh.destination_rules import DestinationRules, MergedRule
 from lateen.mesh.destinationrule import DestinationRule
 from lateen.mesh.gateway_attachment import Attachments, BackendResolution, GatewayStatus, Grants, resolve_backend
 from lateen.mesh.hosts import service_host
-from lateen.mesh.httproute import HTTPBackendRef, HTTPRoute
+from lateen.mesh.httproute import BackendObjectReference, HTTPRoute
 from lateen.mesh.identity import SpiffeId
 from lateen.mesh.kinds import ResourceKey
+from lateen.mesh.loader import Located
 from lateen.mesh.meshconfig import MeshConfig, MeshOutboundTrafficPolicy
 from lateen.mesh.metadata import Resource
 from lateen.mesh.mtls import PeerAuthentications
@@ -32,10 +33,7 @@ from lateen.mesh.sidecar import OutboundTrafficPolicy, Sidecar
 from lateen.mesh.virtualservice import VirtualService
 from lateen.mesh.workload import WorkloadEntry
 from lateen.mesh.workloads import GATEWAY_NAME_LABEL, Workload, workloads_of
-
-if TYPE_CHECKING:
-    from lateen.mesh.loader import Located
-    from lateen.mesh.yaml_source import SourceMap
+from lateen.mesh.yaml_source import SourceMap
 
 __all__ = ["MeshView", "MutualTlsMode"]
 
@@ -99,6 +97,10 @@ class MeshView:
         """Index resources; of two with the same key the one that stands later (file, line) counts."""
         chosen, sources = unique_resources(resources)
         return cls(chosen, mesh, sources)
+
+    def with_workloads(self, extra: Iterable[Workload]) -> MeshView:
+        """The same resources, and some workloads more."""
+        return MeshView(self._resources.values(), self.mesh, self._sources, extra)
 
     def _index_resources(self, resources: Iterable[Resource]) -> None:
         groups: dict[str, list[Resource]] = {}
@@ -278,7 +280,7 @@ class MeshView:
         """The routes attached to any listener of a Gateway, in precedence order."""
         return self._attachments.status(gateway).routes
 
-    def resolve_backend(self, route: HTTPRoute, ref: HTTPBackendRef) -> BackendResolution:
+    def resolve_backend(self, route: HTTPRoute, ref: BackendObjectReference) -> BackendResolution:
         """The service and port of a backendRef, or why there is none."""
         return resolve_backend(route, ref, self._grants, self._kubernetes_service)
 

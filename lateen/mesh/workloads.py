@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from lateen.mesh.kubernetes import Pod
-    from lateen.mesh.workload import WorkloadEntry, WorkloadEntrySpec
+from lateen.mesh.kubernetes import Pod
+from lateen.mesh.workload import Endpoint, WorkloadEntry
 
 WORKLOAD_NAME_LABEL = "service.istio.io/workload-name"
 TLS_MODE_LABEL = "security.istio.io/tlsMode"
@@ -60,7 +58,7 @@ def workloads_of(entries: Iterable[WorkloadEntry], pods: Iterable[Pod]) -> tuple
     return with_keys(found[name] for name in sorted(found))
 
 
-def tls_mode(spec: WorkloadEntrySpec, labels: Mapping[str, str]) -> str:
+def tls_mode(spec: Endpoint, labels: Mapping[str, str]) -> str:
     """Whether the address takes part in mutual TLS: its label says so, else whether it has a service account (as in Istio)."""
     return labels.get(TLS_MODE_LABEL, MUTUAL_TLS if spec.service_account else PLAINTEXT)
 
@@ -100,7 +98,7 @@ def _from_pod(pod: Pod) -> Workload | None:
         namespace=pod.namespace,
         address=address,
         labels=labels,
-        service_account=pod.spec.service_account_name or "default",
+        service_account=pod.spec.service_account_name or pod.spec.service_account or "default",
         ports=dict(sorted(ports.items())),
         workload_name=labels.get(WORKLOAD_NAME_LABEL, pod.name),
         locality=locality_of(None, labels),
