@@ -35,10 +35,16 @@ class Configuration:
     """Holds the layers and the mesh settings, and tells `changed` (with the metric's trigger) whenever they change."""
 
     def __init__(
-        self, changed: Callable[[str], None], *, metrics: Metrics, events: Events, state_file: Path | None = None
+        self,
+        inventory: Inventory,
+        changed: Callable[[str], None],
+        *,
+        metrics: Metrics,
+        events: Events,
+        state_file: Path | None = None,
     ) -> None:
-        """Begin empty; `restore` reads the state file."""
-        self.inventory = Inventory()
+        """Begin with what `inventory` holds; `restore` reads the state file."""
+        self.inventory = inventory
         self.mesh = MeshConfig()
         self.file_diagnostics: tuple[Diagnostic, ...] = ()
         self._changed = changed

@@ -38,7 +38,7 @@ def proxy_status(connection: Connection, view: MeshView | None, now: float) -> d
 
 def _type_status(state: TypeStatus, view: MeshView | None) -> dict[str, Any]:
     errors = [
-        {"message": refusal.message, "resource": refusal.blob.name} | place_of(refusal.blob, view).to_dict()
+        {"message": refusal.message, "resource": refusal.blob.name, **place_of(refusal.blob, view).to_dict()}
         for refusal in state.refusals
     ]
     return {

@@ -1,0 +1,180 @@
+"""Builds the control plane from its settings and runs it until SIGTERM."""
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import AsyncIterator
+
+import structlog
+
+import lateen
+from lateen.adsclient.tls import SdsIdentity
+from lateen.clock import Clock, SystemClock
+from lateen.controlplane.api import Api, monitoring_app
+from lateen.controlplane.configuration import Configuration
+from lateen.controlplane.events import Events
+from lateen.controlplane.files import FileSource, watch
+from lateen.controlplane.inventory import Inventory
+from lateen.controlplane.metrics import Metrics
+from lateen.controlplane.push import Debounce, Pusher
+from lateen.controlplane.report import Reporter
+from lateen.controlplane.server import AdsServer, ServerLimits
+from lateen.controlplane.settings import Settings, parse_settings
+from lateen.controlplane.translator import MeshTranslator, Translator
+from lateen.controlplane.web import private_socket, tcp_socket, web_server
+
+_DRAIN_SECONDS = 0.5
+_EXIT_UNUSABLE = 3
+
+
+def main() -> int:
+    """Entry point; 0 after SIGTERM or Ctrl-C, 3 when an address cannot be used."""
+    settings = parse_settings(sys.argv[1:])
+    if settings.print_config:
+        sys.stdout.write(settings.render() + "\n")
+        return 0
+    _configure_logs(settings)
+    try:
+        asyncio.run(serve(settings, SystemClock(), MeshTranslator()))
+    except KeyboardInterrupt:
+        return 0
+    except (OSError, RuntimeError) as error:
+        structlog.get_logger().error("control plane cannot go on", reason=str(error))
+        return _EXIT_UNUSABLE
+    return 0
+
+
+class ControlPlane:
+    """The parts of one control plane, joined; `serve` gives them sockets."""
+
+    def __init__(self, settings: Settings, clock: Clock, translator: Translator) -> None:
+        """Join them; nothing runs yet."""
+        self.clock = clock
+        self.failure: BaseException | None = None
+        self.metrics = Metrics(lateen.__version__)
+        self.events = Events()
+        self.files = FileSource(settings.config_dir, settings.mesh_config)
+        inventory = Inventory()
+        self.pusher = Pusher(
+            translator,
+            inventory.located,
+            lambda: self.configuration.mesh,
+            clock=clock,
+            metrics=self.metrics,
+            events=self.events,
+            debounce=Debounce(settings.debounce_quiet, settings.debounce_longest),
+        )
+        self.configuration = Configuration(
+            inventory,
+            self.pusher.changed,
+            metrics=self.metrics,
+            events=self.events,
+            state_file=settings.state_file,
+        )
+        reporter = Reporter(self.metrics, self.events, lambda: self.pusher.view)
+        self.ads = AdsServer(
+            self.pusher,
+            lambda: self.configuration.mesh,
+            reporter,
+            clock=clock,
+            metrics=self.metrics,
+            limits=ServerLimits(streams=settings.max_streams),
+        )
+        self.api = Api(self.configuration, self.pusher, self.events, clock)
+
+    async def prepare(self) -> None:
+        """Read everything that is configured and build the first view."""
+        self.configuration.restore()
+        first = await asyncio.to_thread(self.files.poll)
+        if first is not None:
+            self.configuration.take_files(first)
+        await self.pusher.flush()
+
+    async def follow_files(self) -> None:
+        """Take over what changes on disk, for ever."""
+        async for change in watch(self.files, self.clock):
+            self.configuration.take_files(change)
+
+
+async def serve(settings: Settings, clock: Clock, translator: Translator) -> None:
+    """Run until SIGTERM or SIGINT, then drain."""
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    async with running(settings, clock, translator) as plane:
+        await stopped.wait()
+        if plane.failure is not None:
+            raise RuntimeError(f"a part of it has failed: {plane.failure}") from plane.failure
+        structlog.get_logger().info("control plane stops")
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings, clock: Clock, translator: Translator) -> AsyncIterator[ControlPlane]:
+    """A control plane that serves its API inside the `async with` block, and ADS as soon as the agent has certified it."""
+    log = structlog.get_logger()
+    plane = ControlPlane(settings, clock, translator)
+    monitoring = tcp_socket(*settings.http_listen)
+    listener = private_socket(settings.api_socket)
+    serving = asyncio.Event()
+    identity = SdsIdentity(settings.sds_socket)
+    webs = [web_server(plane.api.app()), web_server(monitoring_app(plane.metrics, plane.pusher, serving.is_set))]
+    tasks: list[asyncio.Task[None]] = []
+
+    def fatal(task: asyncio.Task[None]) -> None:
+        """A part that must run for ever has failed: so must the process, for whoever supervises it."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.critical("a part of the control plane has failed, stopping", exc_info=error)
+            plane.failure = error
+            signal.raise_signal(signal.SIGTERM)
+
+    async def serve_ads() -> None:
+        await identity.wait_ready()
+        port = await plane.ads.start(settings.ads_address, identity.server_credentials())
+        log.info("control plane serves ads", address=settings.ads_address, port=port)
+        serving.set()
+
+    try:
+        await plane.prepare()
+        tasks += [
+            asyncio.create_task(webs[0].serve(sockets=[listener])),
+            asyncio.create_task(webs[1].serve(sockets=[monitoring])),
+            asyncio.create_task(plane.pusher.run()),
+            asyncio.create_task(plane.follow_files()),
+            asyncio.create_task(serve_ads()),
+        ]
+        for task in tasks:
+            task.add_done_callback(fatal)
+        log.info("control plane listens", api=str(settings.api_socket), http=settings.http_address)
+        yield plane
+    finally:
+        for web in webs:
+            web.should_exit = True
+        for task in tasks:
+            task.remove_done_callback(fatal)
+        await plane.ads.stop(_DRAIN_SECONDS)
+        for task in tasks[2:]:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await plane.pusher.close()
+        await identity.close()
+        listener.close()
+        monitoring.close()
+        with contextlib.suppress(FileNotFoundError):
+            settings.api_socket.unlink()
+
+
+def _configure_logs(settings: Settings) -> None:
+    renderer: structlog.typing.Processor = structlog.processors.JSONRenderer()
+    if settings.log_format == "console":
+        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(settings.log_level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+    )

@@ -1,0 +1,103 @@
+"""What `python -m lateen.controlplane` is told: flags, then LATEEN_CONTROLPLANE_* variables."""
+
+import argparse
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+_LOG_LEVELS = ("debug", "info", "warning", "error")
+_LOG_FORMATS = ("json", "console")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything the control plane needs to know."""
+
+    config_dir: Path | None
+    mesh_config: Path | None
+    api_socket: Path
+    state_file: Path
+    ads_address: str
+    http_address: str
+    sds_socket: Path
+    debounce_quiet: float
+    debounce_longest: float
+    max_streams: int
+    log_level: str
+    log_format: str
+    print_config: bool
+
+    @property
+    def http_listen(self) -> tuple[str, int]:
+        """Host and port of `http_address`."""
+        return split_address(self.http_address)
+
+    def render(self) -> str:
+        """The settings as JSON; none of them is secret."""
+        values = {key: value for key, value in asdict(self).items() if key != "print_config"}
+        return json.dumps({k: str(v) if isinstance(v, Path) else v for k, v in values.items()}, indent=2)
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """`host:port` or `[v6]:port` as a pair; ValueError says what is wrong."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:  # noqa: PLR2004 - the last port
+        raise ValueError(f"{address!r} is not host:port")
+    return host.strip("[]"), int(port)
+
+
+def parse_settings(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> Settings:
+    """Settings from the command line; SystemExit(2) with usage when something is missing or wrong."""
+    parser = argparse.ArgumentParser(
+        prog="lateen controlplane", description="The xDS management server: configuration in, Envoy configuration out."
+    )
+
+    def option(flag: str, default: str | None, text: str) -> None:
+        variable = "LATEEN_CONTROLPLANE_" + flag.upper().replace("-", "_")
+        default = environ.get(variable, default)
+        parser.add_argument(f"--{flag}", default=default, required=default is None, help=f"{text} (${variable})")
+
+    option("config-dir", "", "directory of YAML, watched")
+    option("mesh-config", "", "mesh.yaml, watched")
+    option("api-socket", None, "unix socket (0600) of the apply API")
+    option("state-file", "", "keeps what the API was given over a restart (default: beside the socket)")
+    option("ads-address", "127.0.0.1:15012", "ADS listens here, mutual TLS")
+    option("http-address", "127.0.0.1:15014", "/metrics, /healthz and /readyz")
+    option("sds-socket", None, "the agent's unix socket that serves our certificate")
+    option("debounce-quiet", "0.1", "seconds without a change before a push")
+    option("debounce-longest", "1.0", "seconds after which changes are pushed although more keep coming")
+    option("max-streams", "5000", "ADS streams at a time")
+    option("log-level", "info", "debug, info, warning, error")
+    option("log-format", "json", "json or console")
+    parser.add_argument("--print-config", action="store_true", help="print the settings as JSON and exit")
+    given = parser.parse_args(list(arguments))
+    if given.log_level not in _LOG_LEVELS:
+        parser.error(f"--log-level is none of {', '.join(_LOG_LEVELS)}")
+    if given.log_format not in _LOG_FORMATS:
+        parser.error(f"--log-format is none of {', '.join(_LOG_FORMATS)}")
+    try:
+        for address in (given.ads_address, given.http_address):
+            split_address(address)
+        quiet, longest, streams = float(given.debounce_quiet), float(given.debounce_longest), int(given.max_streams)
+    except ValueError as error:
+        parser.error(str(error))
+    if not 0 <= quiet <= longest:
+        parser.error("--debounce-quiet must lie between 0 and --debounce-longest")
+    api_socket = Path(given.api_socket)
+    return Settings(
+        config_dir=Path(given.config_dir) if given.config_dir else None,
+        mesh_config=Path(given.mesh_config) if given.mesh_config else None,
+        api_socket=api_socket,
+        state_file=Path(given.state_file) if given.state_file else api_socket.parent / "controlplane-state.json",
+        ads_address=given.ads_address,
+        http_address=given.http_address,
+        sds_socket=Path(given.sds_socket),
+        debounce_quiet=quiet,
+        debounce_longest=longest,
+        max_streams=streams,
+        log_level=given.log_level,
+        log_format=given.log_format,
+        print_config=given.print_config,
+    )

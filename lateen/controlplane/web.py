@@ -1,0 +1,67 @@
+"""uvicorn for the API's unix socket and the monitoring port."""
+
+import contextlib
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+
+_BACKLOG = 128
+
+
+class WebServer(uvicorn.Server):
+    """uvicorn without its signal handlers: main has its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone."""
+        yield
+
+
+def private_socket(path: Path) -> socket.socket:
+    """Listen on a unix socket of mode 0600, in place of one that a dead process left."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise FileExistsError(f"{path} exists and is not a socket")
+        path.unlink()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    finally:
+        os.umask(before)
+    listener.listen(_BACKLOG)
+    return listener
+
+
+def tcp_socket(host: str, port: int) -> socket.socket:
+    """Listen on an address; OSError at once when it is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror}") from error
+    listener.listen(_BACKLOG)
+    return listener
+
+
+def web_server(app: Starlette) -> WebServer:
+    """A server for `app`: run it with `serve(sockets=[...])`, end it with `should_exit`."""
+    return WebServer(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=1,
+            limit_concurrency=256,
+            h11_max_incomplete_event_size=64 * 1024,
+        )
+    )
