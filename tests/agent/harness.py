@@ -221,7 +221,9 @@ class Agent:
 
 
 @contextmanager
-def running_envoy(folder: Path, name: str, config: str, admin_port: int) -> Iterator[Process]:
+def running_envoy(
+    folder: Path, name: str, config: str, admin_port: int, address: str = "127.0.0.1"
+) -> Iterator[Process]:
     """A real Envoy on a configuration; ready when it is entered."""
     path = folder / f"{name}.json"
     path.write_text(config)
@@ -240,7 +242,7 @@ def running_envoy(folder: Path, name: str, config: str, admin_port: int) -> Iter
     def ready() -> bool:
         if not process.alive():
             raise RuntimeError(process.text())
-        return http_get("127.0.0.1", admin_port, "/ready")[0] == 200
+        return http_get(address, admin_port, "/ready")[0] == 200
 
     try:
         eventually(ready, f"envoy {name}", 20)
