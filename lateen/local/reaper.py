@@ -2,9 +2,9 @@
 
 `lateen up` starts this file with `python -I -S reaper.py SOCKET_FD RUN_DIR RUN_ID HELD_FDS` before anything else. It is a subreaper:
 whatever its children leave behind becomes its child. It obeys JSON lines on its socket ({"op": "start"|"stop", ...}) and answers with
-events ({"event": "started"|"failed"|"exited", ...}). When the socket closes, however the runner ended, it ends every process of the run, undoes
-what `cleanup.json` names, and exits; HELD_FDS (locks) are given back by that. Should this process be killed instead, its children get
-SIGKILL by their parent-death signal and the runner, a subreaper too, sweeps the rest with the same functions.
+events ({"event": "started"|"failed"|"exited", ...}). When the socket closes, however the runner ended, it ends every process of the
+run, undoes what `cleanup.json` names, and exits; HELD_FDS (locks) are given back by that. Should this process be killed instead, its
+children get SIGKILL by their parent-death signal and the runner, a subreaper too, sweeps the rest with the same functions.
 
 Only the standard library, and as little of it as possible: it must start in milliseconds and have nothing to fail on.
 """
