@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROC = Path("/proc")
-MARKER = "LATEEN_RUN_ID"
 
 
 class ProcessGoneError(Exception):
@@ -55,43 +54,54 @@ class Meter:
         return spent
 
 
-def processes_with(name: str, value: str) -> dict[int, tuple[str, ...]]:
-    """Command lines of this user's processes that were started with `name=value` in their environment."""
-    needle = f"{name}={value}".encode()
-    found: dict[int, tuple[str, ...]] = {}
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What /proc says about a process."""
+
+    pid: int
+    arguments: tuple[str, ...]
+    environ: Mapping[str, str]
+
+
+def processes_with(name: str, value: str) -> list[Found]:
+    """This user's processes that were started with `name=value` in their environment."""
+    found = []
     for entry in PROC.iterdir():
         if not entry.name.isdigit():
             continue
         try:
-            if needle in (entry / "environ").read_bytes().split(b"\0"):
-                found[int(entry.name)] = arguments_of((entry / "cmdline").read_bytes())
+            environ = dict(part.partition("=")[::2] for part in _words((entry / "environ").read_bytes()))
+            if environ.get(name) == value:
+                found.append(Found(int(entry.name), _words((entry / "cmdline").read_bytes()), environ))
         except OSError:
             continue  # ended, or somebody else's
     return found
 
 
-def arguments_of(cmdline: bytes) -> tuple[str, ...]:
-    """The arguments in /proc/PID/cmdline."""
-    return tuple(part.decode(errors="replace") for part in cmdline.rstrip(b"\0").split(b"\0"))
+def _words(data: bytes) -> tuple[str, ...]:
+    return tuple(part.decode(errors="replace") for part in data.rstrip(b"\0").split(b"\0"))
 
 
-def kind_of(arguments: Sequence[str], replicas: Mapping[str, str]) -> tuple[str, str]:
-    """What a process of a run is for, from its command line: (kind, replica).
+def identify(process: Found, envoys: Mapping[str, tuple[str, str]]) -> Process:
+    """What a process of a run is for, from its command line.
 
-    `replicas` maps the name of each replica to `gateway` or `sidecar`; the bootstrap file of an Envoy is named for its replica.
+    `envoys` says which replica (kind, name) has which address, by the address' last byte: the bootstrap of its Envoy is `NUMBER.json`.
     """
-    words = set(arguments)
+    arguments = process.arguments
     for module, kind in (("extauthz", "ext_authz"), ("ratelimit", "rate limit")):
-        if module in words:
-            return kind, ""
-    program = arguments[0].rpartition("/")[2] if arguments else ""
+        if module in arguments:
+            return Process(process.pid, kind)
+    program = arguments[0].rpartition("/")[2]
     if program.startswith("redis-server"):
-        return "redis", ""
+        return Process(process.pid, "redis")
     if program == "envoy":
-        if "fast-app" in words:
-            return "app", ""
-        config = next((b for a, b in zip(arguments, arguments[1:], strict=False) if a in ("-c", "--config-path")), "")
-        stem = config.rpartition("/")[2]
-        owner = max((name for name in replicas if name in stem), key=len, default="")
-        return replicas.get(owner, "other"), owner
-    return "other", ""
+        if "fast-app" in arguments:
+            return Process(process.pid, "app", process.environ.get("REPLICA", ""))
+        kind, name = envoys.get(Path(option(arguments, "--config-path")).stem, ("other", ""))
+        return Process(process.pid, kind, name)
+    return Process(process.pid, "other")
+
+
+def option(arguments: Sequence[str], name: str, default: str = "") -> str:
+    """The word after `name`."""
+    return next((after for word, after in zip(arguments, arguments[1:], strict=False) if word == name), default)

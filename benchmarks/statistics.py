@@ -62,6 +62,10 @@ class Spread:
     low: float
     high: float
 
+    def scaled(self, factor: float) -> "Spread":
+        """In another unit."""
+        return Spread(self.median * factor, self.low * factor, self.high * factor)
+
     def as_dict(self) -> dict[str, float]:
         """For JSON."""
         return {"median": self.median, "min": self.low, "max": self.high}
@@ -141,10 +145,6 @@ def percentile(ordered: Sequence[float], fraction: float) -> float:
     return ordered[rank]
 
 
-def interleaved(variants: Sequence[str], baseline: str, rounds: int) -> list[str]:
-    """The order of measuring: the baseline before and after each variant, and every second round backwards against drift."""
-    order = [baseline]
-    for number in range(rounds):
-        for variant in variants if number % 2 == 0 else reversed(variants):
-            order += [variant, baseline]
-    return order
+def interleaved(variants: Sequence[str], baseline: str) -> list[str]:
+    """One round of measuring: the baseline before and after each variant."""
+    return [baseline, *(name for variant in variants for name in (variant, baseline))]
