@@ -26,7 +26,10 @@ _LIKELY = 0.8
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """What a document says it is. `info` is None when it is not a resource of ours; `findings` says why."""
+    """What a document says it is. `info` is None when it is not a resource of ours; `findings` says why.
+
+    With a wrong version or group, `info` is the kind that was meant, so that the rest can be checked too.
+    """
 
     info: KindInfo | None
     findings: Findings
@@ -45,7 +48,12 @@ def read_envelope(value: object, source: SourceMap) -> Envelope:
     group, version = split_api_version(api_version)
     info = kind_of(group, kind)
     if info is None:
-        findings = Findings(_name(kind, value, namespaced=True), source, Resource)
+        misplaced = _misplaced(group, kind)
+        findings = Findings(_name(kind, value, namespaced=True), source, misplaced.model if misplaced else Resource)
+        if misplaced:
+            hint = f"did you mean apiVersion: {misplaced.api_version}?"
+            findings.add("LTN0101", f"there is no {kind} in apiVersion {api_version}", ("apiVersion",), hint)
+            return Envelope(misplaced, findings)
         _not_a_kind(findings, group, kind, api_version)
         return Envelope(None, findings, is_mesh_config=group == "lateen.dev" and kind == "MeshConfig")
     findings = Findings(
@@ -60,7 +68,6 @@ def read_envelope(value: object, source: SourceMap) -> Envelope:
             ("apiVersion",),
             f"write apiVersion: {meant}",
         )
-        return Envelope(None, findings)
     return Envelope(info, findings)
 
 
@@ -104,17 +111,20 @@ def kind_hint(kind: object) -> str:
     )
 
 
+def _misplaced(group: str, kind: str) -> KindInfo | None:
+    """The kind that was meant when its name is right and its group is not."""
+    if kind in _NOT_MODELLED.get(group, ()):
+        return None
+    elsewhere = [i for i in KINDS.values() if i.kind == kind]
+    similar = difflib.get_close_matches(group, OUR_GROUPS - _KUBERNETES_GROUPS, n=3, cutoff=_LIKELY)
+    likely = [i for i in elsewhere if i.group in similar]
+    return next(iter(likely or (elsewhere if group in OUR_GROUPS else [])), None)
+
+
 def _not_a_kind(findings: Findings, group: str, kind: str, api_version: str) -> None:
     if kind in _NOT_MODELLED.get(group, ()):
         if kind not in _OF_CONTROL_PLANE:
             findings.add("LTN0103", f"{kind} of {group} is not used by Lateen yet", ("kind",), severity=Severity.INFO)
-        return
-    elsewhere = [i for i in KINDS.values() if i.kind == kind]
-    similar_groups = difflib.get_close_matches(group, OUR_GROUPS - _KUBERNETES_GROUPS, n=3, cutoff=_LIKELY)
-    if elsewhere and (group in OUR_GROUPS or any(i.group in similar_groups for i in elsewhere)):
-        meant = next((i for i in elsewhere if i.group in similar_groups), elsewhere[0])
-        message = f"there is no {kind} in apiVersion {api_version}"
-        findings.add("LTN0101", message, ("apiVersion",), f"did you mean apiVersion: {meant.api_version}?")
         return
     similar = closest_kind(group, kind)
     if group in OUR_GROUPS - _KUBERNETES_GROUPS:

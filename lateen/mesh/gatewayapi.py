@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from lateen.mesh.httproute import HTTPRoute
 from lateen.mesh.metadata import ClusterResource, Resource
-from lateen.mesh.spec import DNS_SUBDOMAIN, Group, KindName, NamespaceName, ObjectName, Port, Spec, rule_error, unique
+from lateen.mesh.spec import DNS_SUBDOMAIN, Group, KindName, NamespaceName, ObjectName, Port, rule_error, unique
 
 __all__ = ["Gateway", "GatewayClass", "HTTPRoute", "ReferenceGrant"]
 
@@ -35,7 +35,7 @@ class FromNamespaces(StrEnum):
     NONE = "None"
 
 
-class LabelSelectorRequirement(Spec):
+class LabelSelectorRequirement(DefaultedSpec):
     """One expression of a label selector."""
 
     key: str
@@ -43,14 +43,14 @@ class LabelSelectorRequirement(Spec):
     values: tuple[str, ...] = ()
 
 
-class NamespaceSelector(Spec):
+class NamespaceSelector(DefaultedSpec):
     """Kubernetes' label selector, applied to namespaces."""
 
     match_labels: dict[str, str] = {}
     match_expressions: tuple[LabelSelectorRequirement, ...] = ()
 
 
-class RouteNamespaces(Spec):
+class RouteNamespaces(DefaultedSpec):
     """From which namespaces routes may attach."""
 
     from_: FromNamespaces = FromNamespaces.SAME
@@ -63,34 +63,34 @@ class RouteNamespaces(Spec):
         return self
 
 
-class ListenerNamespaces(Spec):
+class ListenerNamespaces(DefaultedSpec):
     """From which namespaces ListenerSets may attach."""
 
     from_: FromNamespaces = FromNamespaces.NONE
     selector: NamespaceSelector | None = None
 
 
-class AllowedListeners(Spec):
+class AllowedListeners(DefaultedSpec):
     """Which ListenerSets may attach."""
 
     namespaces: ListenerNamespaces = ListenerNamespaces()
 
 
-class RouteGroupKind(Spec):
+class RouteGroupKind(DefaultedSpec):
     """A kind of route."""
 
     group: Group = GROUP
     kind: KindName
 
 
-class AllowedRoutes(Spec):
+class AllowedRoutes(DefaultedSpec):
     """Which routes may attach."""
 
     namespaces: RouteNamespaces = RouteNamespaces()
     kinds: Annotated[tuple[RouteGroupKind, ...], Field(max_length=8)] = ()
 
 
-class SecretObjectReference(Spec):
+class SecretObjectReference(DefaultedSpec):
     """A Secret, possibly elsewhere (then a ReferenceGrant is needed)."""
 
     group: Group = ""
@@ -106,7 +106,7 @@ class TLSModeType(StrEnum):
     PASSTHROUGH = "Passthrough"
 
 
-class ListenerTLS(Spec):
+class ListenerTLS(DefaultedSpec):
     """TLS of a listener."""
 
     mode: TLSModeType = TLSModeType.TERMINATE
@@ -123,7 +123,7 @@ class ListenerTLS(Spec):
 _PROTOCOL = rf"^[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?$|{_DOMAIN_PREFIXED}[A-Za-z0-9]+$"
 
 
-class Listener(Spec):
+class Listener(DefaultedSpec):
     """A port on which the gateway listens."""
 
     name: SectionName
@@ -149,7 +149,7 @@ class Listener(Spec):
 _ADDRESS_TYPE = rf"^Hostname|IPAddress|NamedAddress|{_DOMAIN_PREFIXED}{_PATH_CHARS}"
 
 
-class GatewayAddress(Spec):
+class GatewayAddress(DefaultedSpec):
     """An address asked for."""
 
     type: Annotated[str, Field(min_length=1, max_length=253, pattern=_ADDRESS_TYPE)] = "IPAddress"
@@ -169,7 +169,7 @@ class GatewayAddress(Spec):
         return self
 
 
-class ParametersReference(Spec):
+class ParametersReference(DefaultedSpec):
     """An object with parameters of the class."""
 
     group: Group
@@ -178,7 +178,7 @@ class ParametersReference(Spec):
     namespace: NamespaceName | None = None
 
 
-class LocalParametersReference(Spec):
+class LocalParametersReference(DefaultedSpec):
     """An object with parameters, in the same namespace."""
 
     group: Group
@@ -189,7 +189,7 @@ class LocalParametersReference(Spec):
 _LABEL_VALUE = r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$"
 
 
-class GatewayInfrastructure(Spec):
+class GatewayInfrastructure(DefaultedSpec):
     """Labels and annotations of what is created for the gateway."""
 
     labels: Annotated[dict[str, Annotated[str, Field(max_length=63, pattern=_LABEL_VALUE)]], Field(max_length=8)] = {}
@@ -207,7 +207,7 @@ class GatewayInfrastructure(Spec):
         return self
 
 
-class ObjectReference(Spec):
+class ObjectReference(DefaultedSpec):
     """Some object, possibly elsewhere (then a ReferenceGrant is needed)."""
 
     group: Group
@@ -223,27 +223,27 @@ class FrontendValidationMode(StrEnum):
     ALLOW_INSECURE_FALLBACK = "AllowInsecureFallback"
 
 
-class FrontendTLSValidation(Spec):
+class FrontendTLSValidation(DefaultedSpec):
     """How client certificates are checked."""
 
     ca_certificate_refs: Annotated[tuple[ObjectReference, ...], Field(min_length=1, max_length=16)]
     mode: FrontendValidationMode = FrontendValidationMode.ALLOW_VALID_ONLY
 
 
-class FrontendTLS(Spec):
+class FrontendTLS(DefaultedSpec):
     """TLS towards clients."""
 
     validation: FrontendTLSValidation | None = None
 
 
-class TLSPortConfig(Spec):
+class TLSPortConfig(DefaultedSpec):
     """TLS towards the clients of one port."""
 
     port: Port
     tls: FrontendTLS
 
 
-class FrontendTLSConfig(Spec):
+class FrontendTLSConfig(DefaultedSpec):
     """TLS towards clients, by default and by port."""
 
     default: FrontendTLS
@@ -255,20 +255,20 @@ class FrontendTLSConfig(Spec):
         return self
 
 
-class BackendTLS(Spec):
+class BackendTLS(DefaultedSpec):
     """The certificate the gateway shows to backends."""
 
     client_certificate_ref: SecretObjectReference | None = None
 
 
-class GatewayTLSConfig(Spec):
+class GatewayTLSConfig(DefaultedSpec):
     """TLS of the gateway as a whole."""
 
     backend: BackendTLS | None = None
     frontend: FrontendTLSConfig | None = None
 
 
-class GatewaySpec(Spec):
+class GatewaySpec(DefaultedSpec):
     """The class and the listeners."""
 
     gateway_class_name: ObjectName
@@ -299,7 +299,7 @@ class Gateway(Resource):
     spec: GatewaySpec
 
 
-class GatewayClassSpec(Spec):
+class GatewayClassSpec(DefaultedSpec):
     """Who serves gateways of the class."""
 
     controller_name: Annotated[str, Field(min_length=1, max_length=253, pattern=rf"^{_DOMAIN_PREFIXED}{_PATH_CHARS}")]
@@ -315,7 +315,7 @@ class GatewayClass(ClusterResource):
     spec: GatewayClassSpec
 
 
-class ReferenceGrantFrom(Spec):
+class ReferenceGrantFrom(DefaultedSpec):
     """Who may refer."""
 
     group: Group
@@ -323,7 +323,7 @@ class ReferenceGrantFrom(Spec):
     namespace: NamespaceName
 
 
-class ReferenceGrantTo(Spec):
+class ReferenceGrantTo(DefaultedSpec):
     """What may be referred to in the grant's namespace; no name is all of the kind."""
 
     group: Group
@@ -331,7 +331,7 @@ class ReferenceGrantTo(Spec):
     name: ObjectName | None = None
 
 
-class ReferenceGrantSpec(Spec):
+class ReferenceGrantSpec(DefaultedSpec):
     """Who may refer to what."""
 
     from_: Annotated[tuple[ReferenceGrantFrom, ...], Field(min_length=1, max_length=16)]

@@ -11,6 +11,7 @@ from lateen.mesh.metadata import Resource
 from lateen.mesh.spec import (
     DNS_SUBDOMAIN,
     Bool,
+    DefaultedSpec,
     DurationOrZero,
     Group,
     Int32,
@@ -18,7 +19,6 @@ from lateen.mesh.spec import (
     NamespaceName,
     ObjectName,
     Port,
-    Spec,
     at_most_one,
     parse_duration,
     rule_error,
@@ -36,7 +36,7 @@ HeaderName = Annotated[str, Field(min_length=1, max_length=256, pattern=_TOKEN)]
 Path = Annotated[str, Field(max_length=1024)]
 
 
-class ParentReference(Spec):
+class ParentReference(DefaultedSpec):
     """What the route attaches to."""
 
     group: Group = GROUP
@@ -60,7 +60,7 @@ _PATH_ENDS = ("/..", "/.")
 _PATH_CHARS = re.compile(r"(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|[%][0-9a-fA-F]{2})+")
 
 
-class HTTPPathMatch(Spec):
+class HTTPPathMatch(DefaultedSpec):
     """A condition on the path."""
 
     type: PathMatchType = PathMatchType.PATH_PREFIX
@@ -90,7 +90,7 @@ class MatchType(StrEnum):
     REGULAR_EXPRESSION = "RegularExpression"
 
 
-class HTTPHeaderMatch(Spec):
+class HTTPHeaderMatch(DefaultedSpec):
     """A condition on a header."""
 
     type: MatchType = MatchType.EXACT
@@ -98,7 +98,7 @@ class HTTPHeaderMatch(Spec):
     value: Annotated[str, Field(min_length=1, max_length=4096)]
 
 
-class HTTPQueryParamMatch(Spec):
+class HTTPQueryParamMatch(DefaultedSpec):
     """A condition on a query parameter."""
 
     type: MatchType = MatchType.EXACT
@@ -120,7 +120,7 @@ class HTTPMethod(StrEnum):
     PATCH = "PATCH"
 
 
-class HTTPRouteMatch(Spec):
+class HTTPRouteMatch(DefaultedSpec):
     """Conditions that must all hold."""
 
     path: HTTPPathMatch = HTTPPathMatch()
@@ -135,7 +135,7 @@ class HTTPRouteMatch(Spec):
         return self
 
 
-class HTTPHeader(Spec):
+class HTTPHeader(DefaultedSpec):
     """A header to set or add."""
 
     name: HeaderName
@@ -149,7 +149,7 @@ def no_repeats(items: Sequence[str], list_name: str) -> None:
             raise rule_error("duplicate", f'duplicate value "{item}"', list_name, index)
 
 
-class HTTPHeaderFilter(Spec):
+class HTTPHeaderFilter(DefaultedSpec):
     """`set` overwrites, `add` appends, `remove` deletes."""
 
     set: Annotated[tuple[HTTPHeader, ...], Field(max_length=16)] = ()
@@ -164,7 +164,7 @@ class HTTPHeaderFilter(Spec):
         return self
 
 
-class BackendObjectReference(Spec):
+class BackendObjectReference(DefaultedSpec):
     """A Service (or other backend), possibly elsewhere (then a ReferenceGrant is needed)."""
 
     group: Group = ""
@@ -180,7 +180,7 @@ class BackendObjectReference(Spec):
         return self
 
 
-class Fraction(Spec):
+class Fraction(DefaultedSpec):
     """`numerator` of `denominator`."""
 
     numerator: Annotated[Int32, Field(ge=0)]
@@ -193,7 +193,7 @@ class Fraction(Spec):
         return self
 
 
-class HTTPRequestMirrorFilter(Spec):
+class HTTPRequestMirrorFilter(DefaultedSpec):
     """Send a copy of a share of the requests elsewhere."""
 
     backend_ref: BackendObjectReference
@@ -213,7 +213,7 @@ class PathModifierType(StrEnum):
     REPLACE_PREFIX_MATCH = "ReplacePrefixMatch"
 
 
-class HTTPPathModifier(Spec):
+class HTTPPathModifier(DefaultedSpec):
     """A change of the path."""
 
     type: PathModifierType
@@ -235,7 +235,7 @@ class HTTPPathModifier(Spec):
         return self.type is PathModifierType.REPLACE_PREFIX_MATCH
 
 
-class HTTPRequestRedirectFilter(Spec):
+class HTTPRequestRedirectFilter(DefaultedSpec):
     """Answer with a redirect."""
 
     scheme: Literal["http", "https"] | None = None
@@ -245,7 +245,7 @@ class HTTPRequestRedirectFilter(Spec):
     status_code: Literal[301, 302, 303, 307, 308] = 302
 
 
-class HTTPURLRewriteFilter(Spec):
+class HTTPURLRewriteFilter(DefaultedSpec):
     """Rewrite host and path before forwarding."""
 
     hostname: PreciseHostname | None = None
@@ -256,7 +256,7 @@ _ORIGIN = r"(^\*$)|(^(http(s)?):\/\/(((\*\.)?([a-zA-Z0-9\-]+\.)*[a-zA-Z0-9-]+|\*
 CorsMethod = Literal["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "*"]
 
 
-class HTTPCORSFilter(Spec):
+class HTTPCORSFilter(DefaultedSpec):
     """Cross-origin resource sharing."""
 
     allow_origins: Annotated[
@@ -283,7 +283,7 @@ class HTTPCORSFilter(Spec):
         return self
 
 
-class LocalObjectReference(Spec):
+class LocalObjectReference(DefaultedSpec):
     """An object of the same namespace."""
 
     group: Group
@@ -315,7 +315,7 @@ _FILTER_FIELDS = {
 _REPEATABLE = frozenset({FilterType.REQUEST_MIRROR, FilterType.EXTENSION_REF})
 
 
-class HTTPRouteFilter(Spec):
+class HTTPRouteFilter(DefaultedSpec):
     """One filter: `type` and the field that belongs to it."""
 
     type: FilterType
@@ -383,7 +383,7 @@ def _gateway_duration(value: object) -> object:
 GatewayDuration = Annotated[DurationOrZero, BeforeValidator(_gateway_duration)]
 
 
-class HTTPRouteTimeouts(Spec):
+class HTTPRouteTimeouts(DefaultedSpec):
     """Zero is no timeout."""
 
     request: GatewayDuration | None = None
@@ -396,7 +396,7 @@ class HTTPRouteTimeouts(Spec):
         return self
 
 
-class HTTPRouteRule(Spec):
+class HTTPRouteRule(DefaultedSpec):
     """Matches (any of them), filters and backends."""
 
     name: SectionName | None = None
@@ -425,7 +425,7 @@ class HTTPRouteRule(Spec):
 _MAX_MATCHES = 128
 
 
-class HTTPRouteSpec(Spec):
+class HTTPRouteSpec(DefaultedSpec):
     """Parents, host names and rules."""
 
     parent_refs: Annotated[tuple[ParentReference, ...], Field(max_length=32)] = ()

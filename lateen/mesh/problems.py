@@ -4,13 +4,14 @@ import difflib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from pydantic_core import ErrorDetails
+from pydantic_core.core_schema import ErrorType
 
 from lateen.mesh.diagnostics import Diagnostic, Severity
 from lateen.mesh.shape import fields_of, model_at
-from lateen.mesh.spec import Spec
+from lateen.mesh.spec import DNS_LABEL, DNS_SUBDOMAIN, Spec
 from lateen.mesh.yaml_source import Path, Position, SourceMap
 
 _SHOWN = 60
@@ -91,10 +92,13 @@ class Findings:
         """What pydantic found."""
         unknown = [e for e in errors if e["type"] == "extra_forbidden"]
         meant = {(*_path(e)[:-1], self._meant(_path(e))) for e in unknown}
+        faulty = {path[:end] for path in map(_path, errors) for end in range(len(path))}
         for error in errors:
             path = _path(error)
             if error["type"] == "missing" and path in meant:
                 continue  # the misspelt field is reported, with what was meant
+            if error["type"] == "too_short" and path in faulty:
+                continue  # pydantic counts only the valid items
             self._add_error(error, path)
 
     def _meant(self, path: Path) -> str:
@@ -113,7 +117,7 @@ class Findings:
         elif kind == "missing":
             self.add(code, f"{path[-1]} is required", path, f"add {path[-1]}")
         else:
-            message, hint = describe(error, path, self._plain(path))
+            message, hint = _hidden(error, path) if self._secret else describe(error, path, self._plain(path))
             self.add(code, message, path, hint)
 
     def _plain(self, path: Path) -> str:
@@ -134,6 +138,11 @@ def _path(error: ErrorDetails) -> Path:
 
 # Describers: (error, path, plain scalar text) -> message, hint. They never show more of a value than `shown` does.
 
+_IN_WORDS = {
+    DNS_LABEL: "use lower-case letters, digits and '-', with a letter or digit at both ends",
+    DNS_SUBDOMAIN: "use lower-case letters, digits, '-' and '.', with a letter or digit at both ends",
+}
+_PYDANTIC = frozenset(get_args(ErrorType))
 _Describe = Callable[[ErrorDetails, Path, str], tuple[str, str]]
 _EXPECTED = {
     "string_type": "a string",
@@ -168,9 +177,8 @@ def _type_hint(value: object, expected: str, plain: str) -> str:
         trap = "" if plain.lower() in {"true", "false"} else f"YAML reads a bare {plain} as {str(value).lower()}; "
         return f'{trap}put it in quotes: "{plain or value}"'
     if expected == "a string" and isinstance(value, int | float):
-        octal = re.fullmatch(r"[-+]?0o?[0-7_]+", plain) and plain not in {"0", "+0", "-0"}
-        trap = f"YAML reads {plain} as an octal number ({value}); " if octal else ""
-        return f'{trap}put it in quotes: "{plain or value}"'
+        trap = _octal(plain, value)
+        return f'{trap}{"; " if trap else ""}put it in quotes: "{plain or value}"'
     if isinstance(value, str) and expected.startswith("a number"):
         return "remove the quotes" if re.fullmatch(r"[-+]?[0-9.]+", value) else ""
     if isinstance(value, str) and expected == "true or false":
@@ -182,10 +190,14 @@ def _type_hint(value: object, expected: str, plain: str) -> str:
     return "start each item with '- '" if expected == "a list" else ""
 
 
+def _octal(plain: str, value: object) -> str:
+    octal = re.fullmatch(r"[-+]?0o?[0-7_]+", plain) and plain.strip("+-") != "0"
+    return f"YAML reads {plain} as an octal number ({value})" if octal else ""
+
+
 def _choice(error: ErrorDetails, _path: Path, plain: str) -> tuple[str, str]:
-    allowed = re.findall(r"'([^']*)'", error.get("ctx", {}).get("expected", "")) or re.findall(
-        r"\d+", error.get("ctx", {}).get("expected", "")
-    )
+    expected = error.get("ctx", {}).get("expected", "")
+    allowed = re.findall(r"'([^']*)'", expected) or re.findall(r"\d+", expected)
     value = error["input"]
     message = f"{shown(value)} is not allowed, must be one of {', '.join(allowed)}"
     meant = closest(str(value), allowed) if isinstance(value, str) else ""
@@ -194,12 +206,16 @@ def _choice(error: ErrorDetails, _path: Path, plain: str) -> tuple[str, str]:
     return message, f"did you mean {meant}?" if meant else ""
 
 
-def _range(error: ErrorDetails, _path: Path, _plain: str) -> tuple[str, str]:
+def _range(error: ErrorDetails, _path: Path, plain: str) -> tuple[str, str]:
     context = error.get("ctx", {})
     kind, value = error["type"], error["input"]
     if kind in {"greater_than_equal", "less_than_equal"}:
-        bound = f"at least {context['ge']:g}" if kind == "greater_than_equal" else f"at most {_number(context['le'])}"
-        return f"must be {bound}, got {shown(value)}", ""
+        bound = (
+            f"at least {_number(context['ge'])}"
+            if kind == "greater_than_equal"
+            else f"at most {_number(context['le'])}"
+        )
+        return f"must be {bound}, got {shown(value)}", _octal(plain, value)
     low = context.get("min_length")
     what = "characters" if kind.startswith("string") else "items"
     bound = f"at least {low}" if low is not None else f"at most {context.get('max_length')}"
@@ -214,12 +230,21 @@ def _number(value: float) -> str:
 
 def _pattern(error: ErrorDetails, _path: Path, _plain: str) -> tuple[str, str]:
     pattern = error.get("ctx", {}).get("pattern", "")
-    return f"{shown(error['input'])} is not well-formed", f"it must match {pattern}"
+    return f"{shown(error['input'])} is not well-formed", _IN_WORDS.get(pattern, f"it must match {pattern}")
 
 
 def _rule(error: ErrorDetails, _path: Path, _plain: str) -> tuple[str, str]:
     message = error["msg"]
-    return message[0].lower() + message[1:] if message[:2].istitle() else message, ""
+    return message[0].lower() + message[1:] if error["type"] in _PYDANTIC else message, ""
+
+
+def _duration(error: ErrorDetails, _path: Path, _plain: str) -> tuple[str, str]:
+    return error["msg"], "write a number and a unit: 10s, 1m30s or 250ms"
+
+
+def _hidden(error: ErrorDetails, path: Path) -> tuple[str, str]:
+    """For secrets: no word of the value."""
+    return f"{path[-1]} must be {_EXPECTED.get(error['type'], 'well-formed')}", ""
 
 
 _KINDS: Mapping[str, tuple[str, _Describe]] = {
@@ -242,6 +267,7 @@ _KINDS: Mapping[str, tuple[str, _Describe]] = {
     "range": ("LTN0109", _rule),
     "duplicate": ("LTN0112", _rule),
     "string_pattern_mismatch": ("IST0106", _pattern),
+    "duration": ("IST0106", _duration),
 }
 
 

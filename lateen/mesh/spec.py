@@ -52,6 +52,20 @@ class OpenSpec(Spec):
         return {k: v for k, v in data.items() if v is not None} if isinstance(data, dict) else data
 
 
+class DefaultedSpec(Spec):
+    """Part of a Gateway API object: a null stands for the default, where the API gives one."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_default(cls, data: Any) -> Any:  # noqa: ANN401 -- pydantic hands raw input to "before" validators
+        if not isinstance(data, dict) or None not in data.values():
+            return data
+        defaulted = {
+            f.alias for f in cls.model_fields.values() if not f.is_required() and f.default not in (None, (), {})
+        }
+        return {k: v for k, v in data.items() if v is not None or k not in defaulted}
+
+
 def rule_error(code: str, message: str, *path: str | int) -> PydanticCustomError:
     """A violated rule; `path` (camelCase names and list indexes, below the object at fault) says which member to point at."""
     return PydanticCustomError(code, "{message}", {"message": message, "path": path})

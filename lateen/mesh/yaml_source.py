@@ -327,7 +327,8 @@ class _Reader:
             value_event = next(self._events)
             if self._record and below not in self.marks:
                 self.marks[below] = Mark(*_place(key_event), _plain(value_event))
-            items[key] = self.value(below, depth + 1, value_event)
+            value = self.value(below, depth + 1, value_event)
+            items.setdefault(key, value)
         return {**merged, **items}
 
     def _key(self, event: Event) -> str:
