@@ -5,14 +5,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import weakref
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from google.protobuf.message import Message
 
-    from google.protobuf.message import Message
-
-    from lateen.mesh.metadata import ResourceKey
+from lateen.mesh.kinds import ResourceKey
 
 
 @dataclasses.dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
@@ -30,9 +27,7 @@ class Blobs:
     """Interner by content: the same bytes of the same name and type are one object while anyone holds it."""
 
     def __init__(self) -> None:
-        self._known: weakref.WeakValueDictionary[tuple[str, str, str], Blob] = (
-            weakref.WeakValueDictionary()
-        )
+        self._known: weakref.WeakValueDictionary[tuple[str, str, str], Blob] = weakref.WeakValueDictionary()
 
     def __len__(self) -> int:
         """How many distinct blobs are alive."""

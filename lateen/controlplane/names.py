@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from collections.abc import Iterable
+from typing import Final
 
 _PREFIX: Final = "type.googleapis.com/"
 CDS: Final = _PREFIX + "envoy.config.cluster.v3.Cluster"
@@ -62,11 +60,7 @@ def inbound_cluster(port: int) -> str:
 def parse_cluster(name: str) -> tuple[str, int, str, str] | None:
     """Direction, port, subset and hostname of a cluster named by these functions, else None."""
     parts = name.split("|")
-    if (
-        len(parts) != 4
-        or parts[0] not in {"inbound", "outbound"}
-        or not parts[1].isdigit()
-    ):  # noqa: PLR2004 the four fields of the name
+    if len(parts) != 4 or parts[0] not in {"inbound", "outbound"} or not parts[1].isdigit():
         return None
     return parts[0], int(parts[1]), parts[2], parts[3]
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from google.protobuf import json_format
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from lateen.envoyapi.envoy.config.core.v3.base_pb2 import Node
+from lateen.envoyapi.envoy.config.core.v3.base_pb2 import Node
 
 _ID_PARTS = 4
 
@@ -68,9 +66,7 @@ class Proxy:
         """Read `node.id` and Istio's NodeMetadata; ValueError says what is wrong with them."""
         parts = node.id.split("~")
         if len(parts) != _ID_PARTS:
-            raise ValueError(
-                f"node id {node.id!r} is not type~ip~name.namespace~domain"
-            )
+            raise ValueError(f"node id {node.id!r} is not type~ip~name.namespace~domain")
         kind, address, ident, _ = parts
         if kind not in set(ProxyType):
             raise ValueError(f"node id {node.id!r}: unknown proxy type {kind!r}")
@@ -100,8 +96,4 @@ def _mode(text: str) -> Mode:
 
 
 def _labels(value: object) -> dict[str, str]:
-    return (
-        {str(k): str(v) for k, v in sorted(value.items())}
-        if isinstance(value, dict)
-        else {}
-    )
+    return {str(k): str(v) for k, v in sorted(value.items())} if isinstance(value, dict) else {}

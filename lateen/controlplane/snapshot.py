@@ -4,15 +4,35 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Iterable, Mapping
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+from lateen.controlplane import clusters, names
+from lateen.controlplane.blobs import Blob, Blobs
+from lateen.controlplane.filters import service_cluster
+from lateen.controlplane.findings import Finding, Findings
+from lateen.controlplane.gateways import GatewayBuilder
+from lateen.controlplane.inbound import InboundScope, inbound_clusters, inbound_listeners
+from lateen.controlplane.listeners import captured_listeners, explicit_listeners, routed_mapped_ports
+from lateen.controlplane.proxy import Mode, Proxy, ProxyType
+from lateen.controlplane.references import check_references
+from lateen.controlplane.scope import Scope
+from lateen.controlplane.virtual_hosts import (
+    HostBuilder,
+    http_ports,
+    port_route_configuration,
+    proxy_route_configuration,
+    service_route_configuration,
+)
+from lateen.mesh.diagnostics import Diagnostic, Severity
+from lateen.mesh.hosts import service_host
+from lateen.mesh.kinds import ResourceKey
+from lateen.mesh.services import Service
+from lateen.mesh.view import MeshView
+from lateen.mesh.workloads import Workload
 
-    from lateen.controlplane.blobs import Blob
-    from lateen.controlplane.proxy import Proxy
-    from lateen.mesh.diagnostics import Diagnostic
-    from lateen.mesh.view import MeshView
+_PATH_PART = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
+UNTRANSLATABLE = "LTN0201"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -24,9 +44,7 @@ class Snapshot:
     diagnostics: tuple[Diagnostic, ...] = ()
 
     @classmethod
-    def of(
-        cls, blobs: Iterable[Blob], diagnostics: Iterable[Diagnostic] = ()
-    ) -> Snapshot:
+    def of(cls, blobs: Iterable[Blob], diagnostics: Iterable[Diagnostic] = ()) -> Snapshot:
         """Group blobs by type, sorted by name, and hash them into the version."""
         by_type: dict[str, dict[str, Blob]] = {}
         for blob in sorted(blobs, key=lambda b: (b.type_url, b.name)):
@@ -39,13 +57,186 @@ class Snapshot:
 
     def check(self) -> None:
         """Raise ValueError when a listener names a route, or a route a cluster, that is absent (our bug, never the user's)."""
-        raise NotImplementedError
+        problems = check_references(self.resources)
+        if problems:
+            raise ValueError("; ".join(problems))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Part:
+    """Blobs made once for a class of proxies."""
+
+    blobs: tuple[Blob, ...]
+    clusters: frozenset[str]
+    findings: tuple[Finding, ...]
 
 
 class Memo:
     """What snapshots of one control plane share: the interner for ever, translated outbound parts for the current view."""
 
+    def __init__(self, blobs: Blobs | None = None) -> None:
+        self.blobs = blobs if blobs is not None else Blobs()
+        self._view: MeshView | None = None
+        self._parts: dict[tuple[object, ...], tuple[_Part, Scope]] = {}
+
+    def part(self, view: MeshView, proxy: Proxy, workload: Workload | None) -> tuple[_Part, Scope]:
+        """The outbound part of the proxy's class, translated at most once a view."""
+        if view is not self._view:
+            self._view, self._parts = view, {}
+        locality = workload.locality if workload is not None else ""
+        key = (proxy.namespace, tuple(sorted(proxy.labels.items())), proxy.mode, locality)
+        found = self._parts.get(key)
+        if found is None:
+            scope = Scope(view, proxy.namespace, proxy.labels, proxy.mode, locality=locality)
+            found = self._parts[key] = _outbound(scope, self.blobs), scope
+        return found
+
 
 def snapshot_for(view: MeshView, proxy: Proxy, memo: Memo | None = None) -> Snapshot:
     """Everything `proxy` needs, translated from `view`. Pure: `memo` only saves time."""
-    raise NotImplementedError
+    memo = memo if memo is not None else Memo()
+    workload = view.workload(proxy.namespace, proxy.name)
+    if proxy.type == ProxyType.SIDECAR:
+        return _sidecar(view, proxy, workload, memo)
+    if proxy.type == ProxyType.ROUTER and workload is not None:
+        return _gateway(view, proxy, workload, memo.blobs)
+    return Snapshot.of(())
+
+
+# Sidecars
+
+
+def _sidecar(view: MeshView, proxy: Proxy, workload: Workload | None, memo: Memo) -> Snapshot:
+    part, scope = memo.part(view, proxy, workload)
+    blobs = memo.blobs
+    own = list(part.blobs)
+    if proxy.mode == Mode.NONE:
+        own.extend(
+            blobs.intern(names.LDS, m.listener.name, m.listener, m.origins) for m in explicit_listeners(scope, proxy)
+        )
+    findings = list(part.findings)
+    if workload is not None:
+        inbound = InboundScope.of(view, proxy, workload)
+        own.extend(blobs.intern(names.LDS, m.listener.name, m.listener, m.origins) for m in inbound_listeners(inbound))
+        own.extend(blobs.intern(names.CDS, c.name, c, origins) for c, origins in inbound_clusters(inbound))
+    return Snapshot.of(_without_port_clashes(own), diagnostics(view, findings))
+
+
+def _without_port_clashes(blobs: list[Blob]) -> list[Blob]:
+    """Of two listeners with one name (an inbound port that is also a mapped port) the later, inbound one stays."""
+    chosen = {(blob.type_url, blob.name): blob for blob in blobs}
+    return list(chosen.values())
+
+
+def _outbound(scope: Scope, blobs: Blobs) -> _Part:
+    made: list[Blob] = []
+    builder = HostBuilder(scope)
+    if scope.mode == Mode.REDIRECT:
+        made.extend(blobs.intern(names.LDS, m.listener.name, m.listener, m.origins) for m in captured_listeners(scope))
+        configurations = [port_route_configuration(builder, port) for port in http_ports(scope)]
+    else:
+        for service, port in routed_mapped_ports(scope):
+            configuration = service_route_configuration(builder, service, port)
+            made.append(blobs.intern(names.RDS, configuration.name, configuration, [service.origin]))
+        configurations = [proxy_route_configuration(builder)]
+    made.extend(blobs.intern(names.RDS, c.name, c) for c in configurations)
+    if scope.mode == Mode.NONE:
+        list(
+            explicit_listeners(scope, Proxy("", ProxyType.SIDECAR, "", "", "127.0.0.1"))
+        )  # notes the clusters they name
+    made.extend(_cluster_blobs(scope, blobs, _with_ours(scope, scope.services)))
+    made.extend(_built_in(scope, blobs))
+    made.extend(_unknown(scope, blobs, made))
+    defined = frozenset(blob.name for blob in made if blob.type_url == names.CDS)
+    return _Part(tuple(made), defined, tuple(scope.findings))
+
+
+def _cluster_blobs(scope: Scope, blobs: Blobs, services: Iterable[Service]) -> list[Blob]:
+    made: list[Blob] = []
+    for service in services:
+        with scope.findings.guard(service.origin):
+            for item in clusters.service_clusters(scope, service):
+                made.append(blobs.intern(names.CDS, item.cluster.name, item.cluster, item.origins))
+                if item.endpoints is not None:
+                    made.append(blobs.intern(names.EDS, item.cluster.name, item.endpoints, item.origins))
+    return made
+
+
+def _with_ours(scope: Scope, services: Iterable[Service]) -> list[Service]:
+    """Services of the scope, and those of ours that filters call, in whatever scope."""
+    found = {service.hostname: service for service in services}
+    for name, namespace, _ in (names.EXT_AUTHZ, names.RATE_LIMIT):
+        host = service_host(name, namespace)
+        if host not in found and host in scope.view.services:
+            found[host] = scope.view.services[host]
+    return [found[host] for host in sorted(found)]
+
+
+def _built_in(scope: Scope, blobs: Blobs) -> Iterable[Blob]:
+    for cluster in (clusters.passthrough_cluster(scope.mode), clusters.empty_cluster(names.BLACK_HOLE)):
+        yield blobs.intern(names.CDS, cluster.name, cluster)
+
+
+def _unknown(scope: Scope, blobs: Blobs, made: Iterable[Blob]) -> list[Blob]:
+    """Clusters that something names although nothing stands behind them: requests meet 503, not a refused push."""
+    defined = {blob.name for blob in made if blob.type_url == names.CDS}
+    ours: dict[str, tuple[ResourceKey, ...]] = {
+        service_cluster(service): () for service in (names.EXT_AUTHZ, names.RATE_LIMIT)
+    }
+    wanted = {name: (origin,) for name, origin in scope.references.items()} | ours
+    result = []
+    for name in sorted(wanted.keys() - defined):
+        cluster = clusters.empty_cluster(name, wanted[name])
+        result.append(blobs.intern(names.CDS, name, cluster, wanted[name]))
+    return result
+
+
+# Gateways
+
+
+def _gateway(view: MeshView, proxy: Proxy, workload: Workload, blobs: Blobs) -> Snapshot:
+    """Only the clusters that its routes name: a gateway does not need the rest of the mesh."""
+    scope = Scope(view, proxy.namespace, proxy.labels, proxy.mode, gateway=True, locality=workload.locality)
+    builder = GatewayBuilder(scope, proxy, workload)
+    made = [blobs.intern(names.LDS, m.listener.name, m.listener, m.origins) for m in builder.build()]
+    for name, (configuration, origins) in builder.route_configurations.items():
+        made.append(blobs.intern(names.RDS, name, configuration, origins))
+    for ref, secret in builder.secrets.items():
+        made.append(blobs.intern(names.SDS, secret.name, secret, [ResourceKey("Secret", ref.namespace, ref.name)]))
+    wanted = {parts[3] for name in scope.references if (parts := names.parse_cluster(name)) is not None}
+    services = [service for host in sorted(wanted) if (service := scope.service(host)) is not None]
+    named = set(scope.references) | {service_cluster(s) for s in (names.EXT_AUTHZ, names.RATE_LIMIT)}
+    made.extend(blob for blob in _cluster_blobs(scope, blobs, _with_ours(scope, services)) if blob.name in named)
+    made.extend(_unknown(scope, blobs, made))
+    return Snapshot.of(made, diagnostics(view, scope.findings))
+
+
+# Diagnostics
+
+
+def diagnostics(view: MeshView, findings: Findings | Iterable[Finding]) -> list[Diagnostic]:
+    """Findings with the place in the author's file."""
+    return [_diagnostic(view, finding) for finding in findings]
+
+
+def _diagnostic(view: MeshView, finding: Finding) -> Diagnostic:
+    source = view.source(finding.origin)
+    result = Diagnostic(
+        UNTRANSLATABLE, Severity.ERROR, finding.message, resource=str(finding.origin), path=finding.path,
+        hint="this part is left out until it is corrected; everything else stays in effect",
+    )  # fmt: skip
+    if source is None:
+        return result
+    position = source.position(_path(finding.path))
+    return dataclasses.replace(
+        result,
+        file=source.file,
+        line=position.line,
+        column=position.column,
+        source_line=source.line_text(position.line),
+    )
+
+
+def _path(text: str) -> tuple[str | int, ...]:
+    """`spec.http[0]` as ("spec", "http", 0)."""
+    return tuple(word or int(index) for word, index in _PATH_PART.findall(text))

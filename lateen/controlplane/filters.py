@@ -1,0 +1,229 @@
+"""HTTP and network filters, in the order that DESIGN.md fixes, and the connection managers that hold them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from datetime import timedelta
+
+from google.protobuf.message import Message
+
+from lateen.controlplane import names
+from lateen.controlplane.access_logs import access_logs
+from lateen.controlplane.clusters import dns_cache
+from lateen.controlplane.protos import FALSE, ZERO, ads, duration, packed
+from lateen.envoyapi.envoy.config.accesslog.v3 import accesslog_pb2
+from lateen.envoyapi.envoy.config.core.v3 import base_pb2, config_source_pb2, grpc_service_pb2
+from lateen.envoyapi.envoy.config.listener.v3 import listener_components_pb2 as lc
+from lateen.envoyapi.envoy.config.ratelimit.v3 import rls_pb2
+from lateen.envoyapi.envoy.config.route.v3 import route_pb2
+from lateen.envoyapi.envoy.extensions.filters.common.set_filter_state.v3 import value_pb2 as filter_state
+from lateen.envoyapi.envoy.extensions.filters.http.cors.v3 import cors_pb2
+from lateen.envoyapi.envoy.extensions.filters.http.dynamic_forward_proxy.v3 import dynamic_forward_proxy_pb2
+from lateen.envoyapi.envoy.extensions.filters.http.ext_authz.v3 import ext_authz_pb2 as http_authz
+from lateen.envoyapi.envoy.extensions.filters.http.fault.v3 import fault_pb2
+from lateen.envoyapi.envoy.extensions.filters.http.ratelimit.v3 import rate_limit_pb2
+from lateen.envoyapi.envoy.extensions.filters.http.router.v3 import router_pb2
+from lateen.envoyapi.envoy.extensions.filters.http.set_filter_state.v3 import set_filter_state_pb2
+from lateen.envoyapi.envoy.extensions.filters.network.ext_authz.v3 import ext_authz_pb2 as network_authz
+from lateen.envoyapi.envoy.extensions.filters.network.http_connection_manager.v3 import (
+    http_connection_manager_pb2 as hcm,
+)
+from lateen.envoyapi.envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
+from lateen.mesh.hosts import service_host
+from lateen.mesh.meshconfig import MeshConfig, NormalizationType
+
+_AUTHZ_TIMEOUT = timedelta(seconds=2)
+_LIMIT_TIMEOUT = timedelta(seconds=1)
+_FORBIDDEN = 403
+_UNAVAILABLE = 503
+ALLOW_STAGE = 0
+DENY_STAGE = 1
+_Hcm = hcm.HttpConnectionManager
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Enforcement:
+    """What our services check of the traffic into one workload. `target` names its policies to them."""
+
+    target: str = ""
+    authorize: bool = False
+    limit_stages: frozenset[int] = frozenset()
+
+
+NO_ENFORCEMENT = Enforcement()
+
+
+# Calls to our services
+
+
+def service_cluster(service: tuple[str, str, int]) -> str:
+    """The cluster of one of our services."""
+    name, namespace, port = service
+    return names.outbound_cluster(service_host(name, namespace), port)
+
+
+def _grpc(service: tuple[str, str, int], target: str, timeout: timedelta) -> grpc_service_pb2.GrpcService:
+    return grpc_service_pb2.GrpcService(
+        envoy_grpc=grpc_service_pb2.GrpcService.EnvoyGrpc(cluster_name=service_cluster(service)),
+        timeout=duration(timeout),
+        initial_metadata=[base_pb2.HeaderValue(key=names.TARGET_HEADER, value=target)],
+    )
+
+
+def ext_authz(target: str, *, routes_on_claims: bool = False) -> hcm.HttpFilter:
+    """Ask the authorization service about each request. It fails closed."""
+    config = http_authz.ExtAuthz(
+        grpc_service=_grpc(names.EXT_AUTHZ, target, _AUTHZ_TIMEOUT),
+        transport_api_version=config_source_pb2.V3,
+        failure_mode_allow=False,
+        include_peer_certificate=False,
+        include_tls_session=True,
+        clear_route_cache=routes_on_claims,
+        stat_prefix="lateen",
+    )
+    config.status_on_error.code = _FORBIDDEN  # type: ignore[assignment]  # protobuf's enums are ints at run time
+    return _http("envoy.filters.http.ext_authz", config)
+
+
+def rate_limit(target: str, stage: int) -> hcm.HttpFilter:
+    """Ask the rate limit service about each request; the stage decides what happens when it cannot answer."""
+    config = rate_limit_pb2.RateLimit(
+        domain=names.RATE_LIMIT_DOMAIN,
+        stage=stage,
+        timeout=duration(_LIMIT_TIMEOUT),
+        failure_mode_deny=stage == DENY_STAGE,
+        rate_limited_as_resource_exhausted=True,
+        rate_limit_service=rls_pb2.RateLimitServiceConfig(
+            grpc_service=_grpc(names.RATE_LIMIT, target, _LIMIT_TIMEOUT), transport_api_version=config_source_pb2.V3
+        ),
+    )
+    config.status_on_error.code = _UNAVAILABLE  # type: ignore[assignment]  # protobuf's enums are ints at run time
+    return _http(f"envoy.filters.http.ratelimit{'.deny' if stage == DENY_STAGE else ''}", config)
+
+
+def network_ext_authz(target: str) -> lc.Filter:
+    """Ask the authorization service about each TCP connection. It fails closed."""
+    config = network_authz.ExtAuthz(
+        stat_prefix="lateen",
+        grpc_service=_grpc(names.EXT_AUTHZ, target, _AUTHZ_TIMEOUT),
+        transport_api_version=config_source_pb2.V3,
+        failure_mode_allow=False,
+        include_peer_certificate=False,
+        include_tls_session=True,
+    )
+    return lc.Filter(name="envoy.filters.network.ext_authz", typed_config=packed(config))
+
+
+# HTTP filters
+
+
+def _http(name: str, config: Message) -> hcm.HttpFilter:
+    return hcm.HttpFilter(name=name, typed_config=packed(config))
+
+
+def http_filters(
+    enforcement: Enforcement = NO_ENFORCEMENT,
+    *,
+    routes_on_claims: bool = False,
+    dynamic_hosts: bool = False,
+    alpn: str = "",
+) -> list[hcm.HttpFilter]:
+    """The chain: cors, authorization, rate limits by failure mode, fault, (dynamic hosts), router."""
+    result = [_http("envoy.filters.http.cors", cors_pb2.Cors())]
+    if enforcement.authorize:
+        result.append(ext_authz(enforcement.target, routes_on_claims=routes_on_claims))
+    result.extend(rate_limit(enforcement.target, stage) for stage in sorted(enforcement.limit_stages))
+    result.append(_http("envoy.filters.http.fault", fault_pb2.HTTPFault()))
+    if alpn:
+        result.append(_http("envoy.filters.http.set_filter_state", _upstream_alpn(alpn)))
+    if dynamic_hosts:
+        config = dynamic_forward_proxy_pb2.FilterConfig(dns_cache_config=dns_cache())
+        result.append(_http("envoy.filters.http.dynamic_forward_proxy", config))
+    result.append(_http("envoy.filters.http.router", router_pb2.Router()))
+    return result
+
+
+def _upstream_alpn(value: str) -> set_filter_state_pb2.Config:
+    """Offer these protocols upstream instead of the cluster's own."""
+    entry = filter_state.FilterStateValue(object_key="envoy.network.application_protocols")
+    entry.format_string.text_format_source.inline_string = value
+    return set_filter_state_pb2.Config(on_request_headers=[entry])
+
+
+# Connection managers
+
+
+def connection_manager(
+    mesh: MeshConfig, stat_prefix: str, filters: Sequence[hcm.HttpFilter], logs: Sequence[accesslog_pb2.AccessLog] = ()
+) -> hcm.HttpConnectionManager:
+    """What all connection managers have in common. Paths are normalized before any filter or route sees them."""
+    manager = _Hcm(
+        stat_prefix=stat_prefix,
+        codec_type=_Hcm.AUTO,
+        http_filters=filters,
+        access_log=[*access_logs(mesh), *logs],
+        use_remote_address=FALSE,
+        stream_idle_timeout=duration(ZERO),
+        upgrade_configs=[_Hcm.UpgradeConfig(upgrade_type="websocket")],
+        server_header_transformation=_Hcm.PASS_THROUGH,
+    )
+    normalize_paths(manager, mesh.path_normalization.normalization)
+    return manager
+
+
+def normalize_paths(manager: hcm.HttpConnectionManager, kind: NormalizationType) -> None:
+    """The mesh's pathNormalization; DEFAULT is BASE."""
+    manager.normalize_path.value = kind != NormalizationType.NONE
+    if kind in {NormalizationType.MERGE_SLASHES, NormalizationType.DECODE_AND_MERGE_SLASHES}:
+        manager.merge_slashes = True
+    if kind == NormalizationType.DECODE_AND_MERGE_SLASHES:
+        manager.path_with_escaped_slashes_action = _Hcm.UNESCAPE_AND_FORWARD
+
+
+def use_rds(manager: hcm.HttpConnectionManager, name: str) -> None:
+    """Routes by name over ADS."""
+    manager.rds.CopyFrom(hcm.Rds(config_source=ads(), route_config_name=name))
+
+
+def use_routes(manager: hcm.HttpConnectionManager, routes: route_pb2.RouteConfiguration) -> None:
+    """Routes in place."""
+    manager.route_config.CopyFrom(routes)
+
+
+def forward_certificates(manager: hcm.HttpConnectionManager, *, append: bool) -> None:
+    """`x-forwarded-client-cert`: sidecars append the peer they verified, gateways replace what a client claims."""
+    manager.forward_client_cert_details = _Hcm.APPEND_FORWARD if append else _Hcm.SANITIZE_SET
+    manager.set_current_client_cert_details.subject.value = True
+    manager.set_current_client_cert_details.dns = True
+    manager.set_current_client_cert_details.uri = True
+
+
+def http_filter_chain(manager: hcm.HttpConnectionManager) -> lc.Filter:
+    """The network filter that reads HTTP."""
+    return lc.Filter(name="envoy.filters.network.http_connection_manager", typed_config=packed(manager))
+
+
+# TCP
+
+
+def tcp_proxy(
+    mesh: MeshConfig,
+    cluster: str | Sequence[tuple[str, int]],
+    idle: timedelta | None = None,
+    *,
+    source_hash: bool = False,
+) -> lc.Filter:
+    """Forward bytes to one cluster, or to several by weight."""
+    proxy = tcp_proxy_pb2.TcpProxy(access_log=access_logs(mesh))
+    if isinstance(cluster, str):
+        proxy.stat_prefix = proxy.cluster = cluster
+    else:
+        proxy.stat_prefix = cluster[0][0]
+        for name, weight in cluster:
+            proxy.weighted_clusters.clusters.add(name=name, weight=weight)
+    if idle is not None:
+        proxy.idle_timeout.CopyFrom(duration(idle))
+    if source_hash:
+        proxy.hash_policy.add().source_ip.SetInParent()
+    return lc.Filter(name="envoy.filters.network.tcp_proxy", typed_config=packed(proxy))

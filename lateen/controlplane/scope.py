@@ -1,0 +1,75 @@
+"""One kind of client: which services it sees, under which policies. Everything outbound is a function of a scope."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+
+from lateen.controlplane.findings import Findings
+from lateen.controlplane.proxy import Mode
+from lateen.controlplane.traffic_policies import EffectivePolicy, effective_policy
+from lateen.mesh.destinationrule import DestinationRule
+from lateen.mesh.kinds import ResourceKey
+from lateen.mesh.services import Service
+from lateen.mesh.view import MeshView
+from lateen.mesh.virtualservice import VirtualService
+
+
+class Scope:
+    """The mesh as clients of one namespace and label set see it. Answers are remembered; the view never changes."""
+
+    def __init__(
+        self,
+        view: MeshView,
+        namespace: str,
+        labels: Mapping[str, str],
+        mode: Mode,
+        *,
+        gateway: bool = False,
+        locality: str = "",
+    ) -> None:
+        self.view = view
+        self.namespace = namespace
+        self.labels = labels
+        self.mode = mode
+        self.gateway = gateway
+        self.locality = locality
+        self.findings = Findings()
+        self.rule = functools.cache(self._rule)
+        self.policy = functools.cache(self._policy)
+        self.service = functools.cache(self._service)
+        self.references: dict[str, ResourceKey] = {}
+
+    @functools.cached_property
+    def services(self) -> tuple[Service, ...]:
+        """What this client may call."""
+        return self.view.visible_services(self.namespace, self.labels)
+
+    @functools.cached_property
+    def _by_hostname(self) -> dict[str, Service]:
+        return {service.hostname: service for service in reversed(self.services)}
+
+    @functools.cached_property
+    def virtual_services(self) -> tuple[VirtualService, ...]:
+        """The VirtualServices of the mesh gateway, in precedence order."""
+        return self.view.virtual_services(self.namespace, self.labels)
+
+    def _rule(self, hostname: str) -> DestinationRule | None:
+        return self.view.destination_rule(self.namespace, self.labels, hostname)
+
+    def _policy(self, hostname: str, port: int, subset: str = "") -> EffectivePolicy:
+        return effective_policy(self._rule(hostname), port, subset)
+
+    def _service(self, hostname: str) -> Service | None:
+        found = self._by_hostname.get(hostname)
+        return found if found is not None else self.view.service_for(self.namespace, hostname)
+
+    def delegate(self, namespace: str, name: str) -> VirtualService | None:
+        """A delegate VirtualService by name."""
+        found = self.view.resource(ResourceKey("VirtualService", namespace, name))
+        return found if isinstance(found, VirtualService) else None
+
+    def refer(self, cluster: str, origin: ResourceKey) -> str:
+        """Note that a route needs a cluster; the snapshot adds an empty one when there is no such service or subset."""
+        self.references.setdefault(cluster, origin)
+        return cluster
