@@ -9,7 +9,17 @@ from pydantic import Field, model_validator
 
 from lateen.mesh.httproute import HTTPRoute
 from lateen.mesh.metadata import ClusterResource, Resource
-from lateen.mesh.spec import DNS_SUBDOMAIN, Group, KindName, NamespaceName, ObjectName, Port, rule_error, unique
+from lateen.mesh.spec import (
+    DNS_SUBDOMAIN,
+    DefaultedSpec,
+    Group,
+    KindName,
+    NamespaceName,
+    ObjectName,
+    Port,
+    rule_error,
+    unique,
+)
 
 __all__ = ["Gateway", "GatewayClass", "HTTPRoute", "ReferenceGrant"]
 
