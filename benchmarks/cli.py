@@ -29,8 +29,12 @@ def parser() -> argparse.ArgumentParser:
         "path: client, gateway, sidecar, application through real Envoys",
     )
     made.add_argument("--quick", action="store_true", help="short samples, for seeing that it works (under 30 s)")
-    made.add_argument("--only", nargs="+", choices=tuple(MODULES), default=list(MODULES), metavar="NAME", help="of: %(choices)s")
-    made.add_argument("--generator", choices=("auto", "wrk", "python"), default="auto", help="load generator (auto: wrk if installed)")
+    made.add_argument(
+        "--only", nargs="+", choices=tuple(MODULES), default=list(MODULES), metavar="NAME", help="of: %(choices)s"
+    )
+    made.add_argument(
+        "--generator", choices=("auto", "wrk", "python"), default="auto", help="load generator (auto: wrk if installed)"
+    )
     made.add_argument("--json", type=Path, metavar="FILE", help="write every figure and the conditions there")
     return made
 
@@ -69,7 +73,9 @@ def _measure(name: str, *, quick: bool, generator: str) -> Section:
 def describe_host() -> dict[str, str]:
     """What the figures depend on."""
     try:
-        answer = subprocess.run([envoy_path(), "--version"], capture_output=True, text=True, check=False, timeout=30).stdout
+        answer = subprocess.run(
+            [envoy_path(), "--version"], capture_output=True, text=True, check=False, timeout=30
+        ).stdout
     except (OSError, subprocess.SubprocessError) as error:
         raise LoadError(f"envoy cannot be run: {error}") from error
     envoy = next((part for part in answer.split("/") if part[:1].isdigit() and part.count(".") == 2), "unknown")

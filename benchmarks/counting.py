@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import redis.asyncio
 
@@ -30,10 +30,6 @@ class NoRedisError(Exception):
     """There is no redis-server to measure with."""
 
 
-class _Closable(Protocol):
-    async def close(self) -> None: ...
-
-
 def measure(*, quick: bool) -> Section:
     """Count the same hits both ways, in turns."""
     rounds, calls = (2, 1_000) if quick else (5, 10_000)
@@ -43,7 +39,10 @@ def measure(*, quick: bool) -> Section:
     with tempfile.TemporaryDirectory(prefix="lateen-bench-") as folder:
         socket = Path(folder, "redis.sock")
         server = subprocess.Popen(
-            choice.argv(socket, Path(folder)), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            choice.argv(socket, Path(folder)),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         try:
             figures = asyncio.run(_measure(f"unix://{socket}", server.pid, rounds, calls))
@@ -120,7 +119,9 @@ def _section(figures: dict[str, list[tuple[float, float, float]]], rounds: int, 
         ratio = own.median / baseline[1].median
         rows.append((name, with_range(rate), with_range(own), number(ratio), with_range(server)))
     columns = ("100 calls in flight", "calls/s", "CPU us a call, client", "ratio", "CPU us a call, Redis")
-    notes = (f"redis-py {redis.__version__}, unix socket, INCRBY and EXPIRE; {rounds} rounds of {calls} calls, median (min..max)",)
+    notes = (
+        f"redis-py {redis.__version__}, unix socket, INCRBY and EXPIRE; {rounds} rounds of {calls} calls, median (min..max)",
+    )
     names = ("calls_per_second", "client_cpu_us", "redis_cpu_us")
     data = {name: {k: s.as_dict() for k, s in zip(names, own, strict=True)} for name, own in spreads.items()}
     return Section("counting", "rate limit counters in Redis", (Table(columns, tuple(rows)),), notes, data)

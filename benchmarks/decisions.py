@@ -35,11 +35,9 @@ def policies(count: int) -> list[AuthorizationPolicySpec]:
 
 def requests(count: int) -> list[CheckInput]:
     """Requests that the first, the middle and the last policy but one speak of, and one that none does."""
-    made = []
-    for index in sorted({0, count // 2, max(0, count - 2)}):
-        made.append(_request(f"team-{index}", f"/v1/service-{index}/items"))
-    made.append(_request("stranger", "/v1/service-0/items"))
-    return made
+    spoken_of = sorted({0, count // 2, max(0, count - 2)})
+    known = [_request(f"team-{index}", f"/v1/service-{index}/items") for index in spoken_of]
+    return [*known, _request("stranger", "/v1/service-0/items")]
 
 
 def _request(namespace: str, path: str) -> CheckInput:

@@ -83,7 +83,10 @@ def measure(plan: Plan, run: RunInfo) -> dict[str, Any]:
     gateway = (str(front.hostname), front.port or 80)
     token = mint_token(Path(run.issuer_keys), MintRequest(ISSUER, "alice", AUDIENCE), SystemClock().now())
     with ExitStack() as stack:
-        ways = [*plain_ways(stack, gateway[0], concurrency), *(mesh_way(v, gateway, token, processes) for v in VARIANTS)]
+        ways = [
+            *plain_ways(stack, gateway[0], concurrency),
+            *(mesh_way(v, gateway, token, processes) for v in VARIANTS),
+        ]
         for way in ways:
             wait_for_answer(way.target)
         for variant, way in zip(VARIANTS, ways[2:], strict=True):
@@ -118,8 +121,12 @@ def plain_ways(stack: ExitStack, address: str, concurrency: int) -> list[Way]:
     """Envoy in front of an application, without any mesh; and two of them in a row."""
     ports = (18080, 18081, 18082)
     app = stack.enter_context(PlainEnvoy(application_bootstrap(address, ports[0]), "plain-app", 1))
-    alone = stack.enter_context(PlainEnvoy(proxy_bootstrap(address, ports[1], (address, ports[0])), "alone", concurrency))
-    front = stack.enter_context(PlainEnvoy(proxy_bootstrap(address, ports[2], (address, ports[1])), "front", concurrency))
+    alone = stack.enter_context(
+        PlainEnvoy(proxy_bootstrap(address, ports[1], (address, ports[0])), "alone", concurrency)
+    )
+    front = stack.enter_context(
+        PlainEnvoy(proxy_bootstrap(address, ports[2], (address, ports[1])), "front", concurrency)
+    )
     behind = Process(app.pid, "app")
     return [
         Way(ENVOY_ALONE, Target(address, ports[1], "plain.bench.test"), (Process(alone.pid, "gateway"), behind)),
@@ -182,7 +189,9 @@ def check_enforcement(variant: Variant, target: Target) -> None:
         cases.append(("/probe/forbidden", headers, FORBIDDEN))
     if variant.token:
         cases.append((target.path, {k: v for k, v in headers.items() if k != "authorization"}, FORBIDDEN))
-        cases.append((target.path, {**headers, "authorization": headers["authorization"][:-8] + "AAAAAAAA"}, UNAUTHORIZED))
+        cases.append(
+            (target.path, {**headers, "authorization": headers["authorization"][:-8] + "AAAAAAAA"}, UNAUTHORIZED)
+        )
     if variant.limited:
         cases.append(("/probe/limit", headers, OK))
         cases.append(("/probe/limit", headers, TOO_MANY))

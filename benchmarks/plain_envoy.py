@@ -5,6 +5,7 @@ import os
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Self
 
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
@@ -69,7 +70,9 @@ def _bootstrap(
         stat_prefix="http",
         route_config=route_pb2.RouteConfiguration(name="all", virtual_hosts=[virtual_host]),
         http_filters=[
-            http_connection_manager_pb2.HttpFilter(name="envoy.filters.http.router", typed_config=_any(router_pb2.Router()))
+            http_connection_manager_pb2.HttpFilter(
+                name="envoy.filters.http.router", typed_config=_any(router_pb2.Router())
+            )
         ],
     )
     network_filter = listener_components_pb2.Filter(
@@ -125,7 +128,7 @@ class PlainEnvoy:
         assert self._process is not None
         return self._process.pid
 
-    def __enter__(self) -> "PlainEnvoy":
+    def __enter__(self) -> Self:
         """Start it; it may not listen yet."""
         self._process = subprocess.Popen(
             self._command, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, cwd=Path(os.sep)

@@ -1,5 +1,6 @@
 """CPU time of the processes of a mesh, from /proc: who spent how much while a load ran."""
 
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -104,4 +105,4 @@ def identify(process: Found, envoys: Mapping[str, tuple[str, str]]) -> Process:
 
 def option(arguments: Sequence[str], name: str, default: str = "") -> str:
     """The word after `name`."""
-    return next((after for word, after in zip(arguments, arguments[1:], strict=False) if word == name), default)
+    return next((after for word, after in itertools.pairwise(arguments) if word == name), default)

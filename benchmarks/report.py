@@ -32,7 +32,10 @@ def render_table(table: Table) -> str:
     widths = [max(len(line[i]) for line in lines) for i in range(len(table.columns))]
 
     def render(line: Sequence[str]) -> str:
-        cells = [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
+        cells = [
+            line[0].ljust(widths[0]),
+            *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)),
+        ]
         return "  ".join(cells).rstrip()
 
     return "\n".join([render(lines[0]), "  ".join("-" * width for width in widths), *map(render, lines[1:])])

@@ -1,5 +1,6 @@
 """From noisy samples to figures one can quote: pairs with a baseline measured just before and after, medians, ranges. Pure."""
 
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -118,9 +119,7 @@ def paired(samples: Sequence[Sample], baseline: str) -> list[Pair]:
     for index, sample in enumerate(samples):
         if sample.variant == baseline:
             continue
-        alike = [
-            (i, s) for i, s in enumerate(samples) if s.variant == baseline and s.connections == sample.connections
-        ]
+        alike = [(i, s) for i, s in enumerate(samples) if s.variant == baseline and s.connections == sample.connections]
         before = [s for i, s in alike if i < index][-1:]
         after = [s for i, s in alike if i > index][:1]
         around = [s.load for s in (*before, *after)]
@@ -141,8 +140,7 @@ def percentile(ordered: Sequence[float], fraction: float) -> float:
     """The nearest-rank percentile of values in ascending order."""
     if not ordered:
         raise ValueError("no samples")
-    rank = max(0, min(len(ordered) - 1, round(fraction * len(ordered) + 0.5) - 1))
-    return ordered[rank]
+    return ordered[max(0, math.ceil(fraction * len(ordered)) - 1)]
 
 
 def interleaved(variants: Sequence[str], baseline: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The whole path against Envoy alone: starts the mesh in `benchmarks/mesh`, has it measured from inside, and makes tables of the samples."""
+"""The whole path against Envoy alone: starts the mesh in `mesh/`, has it measured from inside, and makes tables of the samples."""
 
 import json
 import os
@@ -63,11 +63,11 @@ def section(result: Mapping[str, Any]) -> Section:
         tables.append(cpu_table(connections, rows))
     notes = (
         f"load: {result['generator']}; {result['rounds']} rounds of {result['seconds']} s a sample, median (min..max)",
-        f"{ENVOY_ALONE}: one Envoy with only the router, plaintext, before the same application; measured before and after every other "
-        "sample, ratios are to the mean of these two",
-        f"every Envoy of the path runs --concurrency {result['concurrency']}; all processes and the load share {os.cpu_count()} CPUs, so "
-        "requests/s say how much all of them together cost, not what one gateway could do on a machine of its own",
-        "CPU: us a request from /proc/PID/stat; of the Python services as they are deployed (mTLS on every hop)",
+        f"{ENVOY_ALONE}: one Envoy with only the router, plaintext, before the same kind of application",
+        "it is measured before and after every other sample: ratios are to the mean of these two",
+        f"every Envoy of the path runs --concurrency {result['concurrency']}; load and all processes share {os.cpu_count()} CPUs:",
+        "so requests/s say what all of them cost together, not what one gateway could do on a machine of its own",
+        "CPU: us a request, from /proc/PID/stat; every hop to the Python services is mutual TLS",
     )
     title = "whole path: client, gateway, sidecar, application; against Envoy alone"
     return Section("whole path", title, tuple(tables), notes, {**result, "summary": data})

@@ -1,0 +1,66 @@
+"""CPU time is read right, and every process of a mesh is put down to the right account."""
+
+import os
+import time
+
+import pytest
+
+from benchmarks.processes import Found, Meter, Process, ProcessGoneError, cpu_seconds, identify, option, read_cpu
+
+ENVOYS = {"12": ("sidecar", "authz-0"), "220": ("gateway", "edge-istio-0")}
+STAT = (
+    "42 (a (strange) name) S 1 42 42 0 -1 4194560 100 0 0 0 250 50 7 8 20 0 3 0 1000 1000000 200 18446744073709551615"
+)
+
+
+def test_user_and_system_time_are_added_up_whatever_the_command_is_called() -> None:
+    assert cpu_seconds(STAT, ticks_per_second=100) == pytest.approx(3.0)
+
+
+def test_the_meter_sees_what_this_process_spends() -> None:
+    meter = Meter([Process(os.getpid(), "us")])
+    meter.start()
+    start = time.process_time()
+    while time.process_time() - start < 0.05:
+        pass
+    assert 0.03 <= meter.stop()["us"] < 5
+
+
+def test_a_process_that_ended_is_noticed() -> None:
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    with pytest.raises(ProcessGoneError, match=str(pid)):
+        read_cpu(pid)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "expected"),
+    [
+        (("/usr/bin/python3", "-m", "extauthz", "--address", "127.1.2.3:9191"), {}, ("ext_authz", "")),
+        (("/usr/bin/python3", "-m", "ratelimit", "--redis-url", "unix:///r"), {}, ("rate limit", "")),
+        (("/usr/bin/redis-server", "unixsocket:/run/redis.sock"), {}, ("redis", "")),
+        (("redis-server *:0",), {}, ("redis", "")),
+        (("/x/envoy", "--config-path", "/run/a1/bootstrap/12.json"), {}, ("sidecar", "authz-0")),
+        (
+            ("/x/envoy", "--config-path", "/run/a1/bootstrap/220.json", "--concurrency", "1"),
+            {},
+            ("gateway", "edge-istio-0"),
+        ),
+        (("/x/envoy", "--config-path", "/elsewhere/99.json"), {}, ("other", "")),
+        (("/x/envoy", "--service-cluster", "fast-app"), {"REPLICA": "jwt-0"}, ("app", "jwt-0")),
+        (("/usr/bin/python3", "-m", "lateen.controlplane"), {}, ("other", "")),
+        (("",), {}, ("other", "")),
+    ],
+)
+def test_processes_are_told_apart(
+    arguments: tuple[str, ...], environ: dict[str, str], expected: tuple[str, str]
+) -> None:
+    found = identify(Found(7, arguments, environ), ENVOYS)
+    assert (found.kind, found.name) == expected
+
+
+def test_an_option_is_the_word_after_its_name() -> None:
+    assert option(("envoy", "--concurrency", "2"), "--concurrency") == "2"
+    assert option(("envoy", "--concurrency"), "--concurrency", "1") == "1"
