@@ -220,6 +220,12 @@ class Agent:
         return 0
 
 
+def envoy_arguments(config: Path) -> list[str]:
+    """How an Envoy is started; no hot restart, whose shared memory would let two Envoys on one host meet."""
+    flags = ["--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"]
+    return [str(envoy_path()), "--config-path", str(config), *flags]
+
+
 @contextmanager
 def running_envoy(
     folder: Path, name: str, config: str, admin_port: int, address: str = "127.0.0.1"
@@ -227,17 +233,7 @@ def running_envoy(
     """A real Envoy on a configuration; ready when it is entered."""
     path = folder / f"{name}.json"
     path.write_text(config)
-    arguments = [
-        str(envoy_path()),
-        "--config-path",
-        str(path),
-        "--disable-hot-restart",
-        "--concurrency",
-        "1",
-        "--log-level",
-        "warning",
-    ]
-    process = Process(arguments, folder / f"{name}.log")
+    process = Process(envoy_arguments(path), folder / f"{name}.log")
 
     def ready() -> bool:
         if not process.alive():
