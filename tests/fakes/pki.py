@@ -1,0 +1,61 @@
+"""A certificate authority for tests: mesh identities with their SPIFFE id, and the DNS name of our own services."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A certificate and its key, as PEM."""
+
+    certificate: str
+    key: str
+
+
+class TestAuthority:
+    """A root and what it signs."""
+
+    __test__ = False
+
+    def __init__(self) -> None:
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test root")])
+        usage = x509.KeyUsage(*(flag in {0, 5, 6} for flag in range(9)))
+        certificate = (
+            self._builder(self._name, self._key.public_key())
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .add_extension(usage, critical=True)
+            .sign(self._key, hashes.SHA256())
+        )
+        self.root = certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+    def issue(self, spiffe_id: str, *dns_names: str) -> Pair:
+        """A certificate for an identity, good for servers and clients."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        names = [x509.UniformResourceIdentifier(spiffe_id)] if spiffe_id else []
+        certificate = (
+            self._builder(x509.Name([]), key.public_key())
+            .add_extension(x509.SubjectAlternativeName([*names, *map(x509.DNSName, dns_names)]), critical=True)
+            .sign(self._key, hashes.SHA256())
+        )
+        pem = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        return Pair(certificate.public_bytes(serialization.Encoding.PEM).decode(), pem.decode())
+
+    def _builder(self, subject: x509.Name, public_key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+        now = datetime.now(UTC)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._name)
+            .public_key(public_key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(minutes=5))
+            .not_valid_after(now + timedelta(days=1))
+        )
