@@ -164,9 +164,10 @@ def dns_cache() -> dns_cache_pb2.DnsCacheConfig:
 
 
 def _dynamic_dns(cluster: _Cluster) -> None:
-    """Resolve the request's own host."""
+    """Resolve the request's own host. In plaintext there is no name to verify, which Envoy wants to be told."""
+    config = dfp_cluster.ClusterConfig(dns_cache_config=dns_cache(), allow_insecure_cluster_options=True)
     cluster.cluster_type.name = "envoy.clusters.dynamic_forward_proxy"
-    cluster.cluster_type.typed_config.CopyFrom(packed(dfp_cluster.ClusterConfig(dns_cache_config=dns_cache())))
+    cluster.cluster_type.typed_config.CopyFrom(packed(config))
     _clear_balancing(cluster)
 
 
