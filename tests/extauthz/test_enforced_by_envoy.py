@@ -1,0 +1,473 @@
+"""The whole of it: a real Envoy with ext_authz, over mutual TLS, against the real service, which gets its policies over ADS."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from extauthz.policies import WORKLOAD_POLICY
+from lateen.envoy_binary import envoy_path
+from lateen.envoyapi.lateen.v1alpha1 import workload_pb2
+from tests.extauthz import tokens
+from tests.fakes.control_plane import DeltaAds, serve_ads, serve_sds
+from tests.fakes.pki import Pair, TestAuthority
+from tests.jwks.keyserver import key_server
+
+pytestmark = pytest.mark.e2e
+
+TARGET = "payments/payments-api"
+PROXY = "spiffe://cluster.local/ns/payments/sa/payments"
+ORDERS = "spiffe://cluster.local/ns/orders/sa/orders-svc"
+NAME = "lateen-extauthz.istio-system.svc"
+
+CHARGE = {
+    "rules": [
+        {
+            "from": [{"source": {"principals": ["cluster.local/ns/orders/sa/orders-svc"]}}],
+            "to": [{"operation": {"methods": ["POST"], "paths": ["/v1/charge"]}}],
+            "when": [{"key": "request.headers[x-tenant]", "values": ["acme", "globex"]}],
+        }
+    ]
+}
+READONLY = {
+    "rules": [
+        {
+            "from": [{"source": {"requestPrincipals": ["https://auth.corp.com/*"]}}],
+            "to": [{"operation": {"methods": ["GET"]}}],
+            "when": [{"key": "request.auth.claims[scope]", "values": ["payments:read"]}],
+        }
+    ]
+}
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def workload(authentication: dict[str, Any] | None, *policies: dict[str, Any], target: str = TARGET) -> bytes:
+    message = workload_pb2.WorkloadPolicy(
+        target=target, namespace="payments", service_account="payments", trust_domain="cluster.local"
+    )
+    for i, spec in enumerate(policies):
+        message.authorization_policies.add(
+            kind="AuthorizationPolicy", namespace="payments", name=f"p{i}", file="authz.yaml", line=i + 1,
+            spec_json=json.dumps(spec),
+        )
+    if authentication is not None:
+        message.request_authentications.add(
+            kind="RequestAuthentication", namespace="payments", name="jwt", spec_json=json.dumps(authentication)
+        )
+    return message.SerializeToString()
+
+
+def tls(authority: TestAuthority, pair: Pair, server: bool) -> dict[str, Any]:
+    common = {
+        "tls_certificates": [
+            {"certificate_chain": {"inline_string": pair.certificate}, "private_key": {"inline_string": pair.key}}
+        ],
+        "validation_context": {"trusted_ca": {"inline_string": authority.root}},
+        "alpn_protocols": ["http/1.1"] if server else ["h2"],
+    }
+    kind = "DownstreamTlsContext" if server else "UpstreamTlsContext"
+    config = {"@type": f"type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.{kind}", "common_tls_context": common}
+    return {"name": "tls", "typed_config": config | ({"require_client_certificate": False} if server else {"sni": NAME})}
+
+
+def envoy_config(authority: TestAuthority, port: int, tcp_port: int, authz: int, app: int, target: str) -> dict[str, Any]:
+    def static(name: str, at: int, **more: Any) -> dict[str, Any]:
+        address = {"socket_address": {"address": "127.0.0.1", "port_value": at}}
+        endpoints = [{"lb_endpoints": [{"endpoint": {"address": address}}]}]
+        return {"name": name, "type": "STATIC", "load_assignment": {"cluster_name": name, "endpoints": endpoints}, **more}
+
+    service = {
+        "transport_api_version": "V3",
+        "grpc_service": {
+            "envoy_grpc": {"cluster_name": "authz"},
+            "timeout": "2s",
+            "initial_metadata": [{"key": "x-lateen-target", "value": target}],
+        },
+        "failure_mode_allow": False,
+        "include_tls_session": True,
+    }
+    extensions = "type.googleapis.com/envoy.extensions"
+    http_filters = [
+        {
+            "name": "envoy.filters.http.ext_authz",
+            "typed_config": {
+                "@type": f"{extensions}.filters.http.ext_authz.v3.ExtAuthz", "status_on_error": {"code": "Forbidden"}, **service
+            },
+        },
+        {"name": "router", "typed_config": {"@type": f"{extensions}.filters.http.router.v3.Router"}},
+    ]
+    metadata = "%DYNAMIC_METADATA(envoy.filters.http.ext_authz:{})%"
+    added = [
+        {"header": {"key": f"x-meta-{name}", "value": metadata.format(path)}}
+        for name, path in (("policy", "lateen:policy"), ("sub", "payload:sub"), ("scope", "payload:scope"))
+    ]
+    route = {"match": {"prefix": "/"}, "route": {"cluster": "app"}, "request_headers_to_add": added}
+    hcm = {
+        "@type": f"{extensions}.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "in",
+        "normalize_path": True,
+        "route_config": {"virtual_hosts": [{"name": "app", "domains": ["*"], "routes": [route]}]},
+        "http_filters": http_filters,
+        "access_log": [
+            {
+                "name": "log",
+                "typed_config": {
+                    "@type": f"{extensions}.access_loggers.stream.v3.StdoutAccessLog",
+                    "log_format": {"json_format": {"code": "%RESPONSE_CODE%", "lateen": metadata.format("lateen")}},
+                },
+            }
+        ],
+    }
+    tcp_filters = [
+        {
+            "name": "authz",
+            "typed_config": {"@type": f"{extensions}.filters.network.ext_authz.v3.ExtAuthz", "stat_prefix": "t", **{
+                k: v for k, v in service.items()
+            }},
+        },
+        {
+            "name": "tcp",
+            "typed_config": {
+                "@type": f"{extensions}.filters.network.tcp_proxy.v3.TcpProxy", "stat_prefix": "t", "cluster": "app"
+            },
+        },
+    ]
+    server = tls(authority, authority.issue(PROXY, "payments"), server=True)
+
+    def listener(name: str, at: int, filters: list[dict[str, Any]]) -> dict[str, Any]:
+        address = {"socket_address": {"address": "127.0.0.1", "port_value": at}}
+        return {"name": name, "address": address, "filter_chains": [{"filters": filters, "transport_socket": server}]}
+
+    h2 = {
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+            "@type": f"{extensions}.upstreams.http.v3.HttpProtocolOptions",
+            "explicit_http_config": {"http2_protocol_options": {}},
+        }
+    }
+    client = tls(authority, authority.issue(PROXY), server=False)
+    return {
+        "node": {"id": "test", "cluster": "test"},
+        "static_resources": {
+            "listeners": [listener("http", port, [{"name": "hcm", "typed_config": hcm}]), listener("tcp", tcp_port, tcp_filters)],
+            "clusters": [
+                static("app", app),
+                static("authz", authz, typed_extension_protocol_options=h2, transport_socket=client),
+            ],
+        },
+    }
+
+
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """An application that answers what it received, as JSON."""
+    with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        while True:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            first, *lines = head.strip().split("\r\n")
+            headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+            body = json.dumps({"path": first.split(" ")[1], "headers": headers}).encode()
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+    writer.close()
+
+
+@dataclass
+class Mesh:
+    """Everything running, and how to talk to it."""
+
+    authority: TestAuthority
+    ads: DeltaAds
+    port: int
+    tcp_port: int
+    http_port: int
+    service: asyncio.subprocess.Process
+    arguments: list[str]
+    folder: Path
+
+    async def call(self, method: str, path: str, *, as_: str | None = None, **headers: str) -> httpx.Response:
+        """One request over TLS; with a client certificate of identity `as_` if given."""
+        import ssl
+
+        context = ssl.create_default_context(cadata=self.authority.root)
+        if as_ is not None:
+            pair = self.authority.issue(as_)
+            file = self.folder / "client.pem"
+            file.write_text(pair.certificate + pair.key)
+            context.load_cert_chain(file)
+        async with httpx.AsyncClient(verify=context, trust_env=False) as client:
+            url = f"https://127.0.0.1:{self.port}{path}"
+            extensions = {"sni_hostname": "payments"}
+            named = {name.replace("_", "-"): value for name, value in headers.items()}
+            return await client.request(method, url, headers={"host": "payments", **named}, extensions=extensions)
+
+    async def apply(self, *args: Any) -> None:
+        """Send policies and wait until the service acknowledged them."""
+        count = len(self.ads.answers)
+        await self.ads.put(TARGET, workload(*args))
+        await self.ads.wait_for_answer(count + 1)
+
+    async def denial(self, denial_id: str) -> httpx.Response:
+        async with httpx.AsyncClient(trust_env=False) as client:
+            return await client.get(f"http://127.0.0.1:{self.http_port}/v1/denials/{denial_id}")
+
+    async def get(self, path: str) -> httpx.Response:
+        async with httpx.AsyncClient(trust_env=False) as client:
+            return await client.get(f"http://127.0.0.1:{self.http_port}{path}")
+
+
+async def start(arguments: list[str], log: Path) -> asyncio.subprocess.Process:
+    with log.open("ab") as output:
+        return await asyncio.create_subprocess_exec(*arguments, stdout=output, stderr=output)
+
+
+async def listening(port: int) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                await asyncio.sleep(0.02)
+                continue
+            writer.close()
+            return
+
+
+async def end(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
+    await process.wait()
+
+
+@contextlib.asynccontextmanager
+async def running_mesh(folder: Path, *more: str, target: str = TARGET) -> AsyncIterator[Mesh]:
+    authority = TestAuthority()
+    ads = DeltaAds(WORKLOAD_POLICY)
+    ads_server, ads_address = await serve_ads(ads, authority)
+    identity = authority.issue("spiffe://cluster.local/ns/istio-system/sa/lateen-extauthz", NAME)
+    sds_server = await serve_sds(identity, authority.root, f"{folder}/sds.sock")
+    app = await asyncio.start_server(echo, "127.0.0.1", 0)
+    grpc_port, http_port, port, tcp_port = (free_port() for _ in range(4))
+    arguments = [
+        *(sys.executable, "-m", "extauthz", "--address", f"127.0.0.1:{grpc_port}"),
+        *("--http-address", f"127.0.0.1:{http_port}", "--ads-address", ads_address),
+        *("--sds-socket", f"{folder}/sds.sock", *more),
+    ]
+    config = folder / "envoy.json"
+    app_port = app.sockets[0].getsockname()[1]
+    config.write_text(json.dumps(envoy_config(authority, port, tcp_port, grpc_port, app_port, target)))
+    service = await start(arguments, folder / "extauthz.log")
+    envoy = await start(
+        [str(envoy_path()), "-c", str(config), "--concurrency", "1", "--disable-hot-restart", "-l", "error"],
+        folder / "envoy.log",
+    )
+    mesh = Mesh(authority, ads, port, tcp_port, http_port, service, arguments, folder)
+    try:
+        for at in (port, grpc_port, http_port):
+            await listening(at)
+        await ads.wait_for_answer(1)
+        yield mesh
+    finally:
+        await end(mesh.service)
+        await end(envoy)
+        app.close()
+        await sds_server.stop(None)
+        await ads_server.stop(None)
+
+
+async def test_the_payments_policies(tmp_path: Path) -> None:
+    async with key_server() as issuer, running_mesh(
+        tmp_path, "--jwks-override", f"https://auth.corp.com/jwks={issuer.url}/jwks"
+    ) as mesh:
+        issuer.answers["/jwks"] = (200, {}, tokens.JWKS.encode())
+        rule = {"issuer": tokens.ISSUER, "jwksUri": "https://auth.corp.com/jwks", "audiences": ["payments-api"]}
+        assert (await mesh.call("GET", "/")).status_code == 403
+        await mesh.apply({"jwtRules": [rule]}, {}, CHARGE, READONLY)
+
+        charged = await mesh.call("POST", "/v1/charge", as_=ORDERS, x_tenant="acme")
+        assert charged.status_code == 200
+        assert charged.json()["headers"]["x-meta-policy"] == "payments/p1"
+        for method, path, as_, headers in (
+            ("POST", "/v1/charge", "spiffe://cluster.local/ns/orders/sa/other", {"x_tenant": "acme"}),
+            ("POST", "/v1/charge", None, {"x_tenant": "acme"}),
+            ("POST", "/v1/charges", ORDERS, {"x_tenant": "acme"}),
+            ("GET", "/v1/charge", ORDERS, {"x_tenant": "acme"}),
+            ("POST", "/v1/charge", ORDERS, {"x_tenant": "initech"}),
+            ("POST", "/v1/charge", ORDERS, {}),
+            ("GET", "/v1/charge", None, {}),
+        ):
+            denied = await mesh.call(method, path, as_=as_, **headers)
+            assert denied.status_code == 403, (method, path, as_, headers)
+            assert denied.text == "RBAC: access denied"
+
+        read = await mesh.call("GET", "/v1/x?access_token=1", authorization=f"Bearer {tokens.token()}")
+        assert read.status_code == 401
+        read = await mesh.call("GET", "/v1/x?q=1", authorization=f"Bearer {tokens.token()}")
+        assert read.status_code == 200
+        received = read.json()
+        assert "authorization" not in received["headers"]
+        assert received["headers"]["x-meta-sub"] == "alice"
+        assert json.loads(received["headers"]["x-meta-scope"]) == ["payments:read"]
+        in_query = await mesh.call("GET", f"/v1/x?access_token={tokens.token()}&q=1")
+        assert in_query.status_code == 200
+        assert in_query.json()["path"] == "/v1/x?q=1"
+
+        for status, bad in (
+            (403, tokens.token(scope="payments:write")),
+            (401, tokens.token(exp=1)),
+            (401, tokens.token(iss="https://evil.example")),
+            (401, tokens.token(aud="other")),
+            (401, tokens.token(tokens.OTHER_KEY)),
+            (401, tokens.b64({"alg": "none"}) + "." + tokens.b64(tokens.payload()) + "."),
+            (401, "nonsense"),
+        ):
+            refused = await mesh.call("GET", "/v1/x", authorization=f"Bearer {bad}")
+            assert refused.status_code == status, refused.text
+            if status == 401:
+                assert refused.headers["www-authenticate"].startswith('Bearer realm="https://payments/v1/x", error=')
+        assert (await mesh.call("GET", "/v1/x", authorization="Bearer nonsense")).text.startswith("Jwt is not in the form")
+
+
+async def test_a_denial_can_be_explained_by_its_id_and_tells_the_client_nothing(tmp_path: Path) -> None:
+    async with running_mesh(tmp_path) as mesh:
+        await mesh.apply(None, CHARGE)
+        denied = await mesh.call("GET", "/v1/charge?secret=1", as_=ORDERS, authorization="Bearer s3cr3t", x_tenant="acme")
+        assert "payments/p0" not in denied.text + str(denied.headers)
+        record = (await mesh.denial(denied.headers["x-lateen-denial"])).json()
+        assert record["request"]["principal"] == ORDERS
+        assert record["request"]["path"] == "/v1/charge"
+        assert record["rules"][0]["position"] == "authz.yaml:1"
+        assert record["rules"][0]["failed"][0] == {
+            "field": "to[0].operation.methods",
+            "attribute": "request.method",
+            "expected": ["POST"],
+            "negated": False,
+            "actual": "GET",
+        }
+        assert (await mesh.denial("0" * 16)).status_code == 404
+        log = (tmp_path / "extauthz.log").read_text()
+        assert denied.headers["x-lateen-denial"] in log
+        assert "s3cr3t" not in log + json.dumps(record)
+        metrics = (await mesh.get("/metrics")).text
+        assert 'lateen_authz_decisions_total{policy="none",verdict="deny"} 1.0' in metrics
+        assert (await mesh.get("/readyz")).status_code == 200
+
+
+async def test_claims_become_headers_that_clients_cannot_forge(tmp_path: Path) -> None:
+    rule = {
+        "issuer": tokens.ISSUER,
+        "jwks": tokens.JWKS,
+        "forwardOriginalToken": True,
+        "outputPayloadToHeader": "x-payload",
+        "outputClaimToHeaders": [{"header": "x-sub", "claim": "sub"}, {"header": "x-role", "claim": "role.name"}],
+    }
+    gate = {"rules": [{"when": [{"key": "request.headers[x-role]", "values": ["admin"]}]}]}
+    async with running_mesh(tmp_path) as mesh:
+        await mesh.apply({"jwtRules": [rule]}, {"rules": [{}]})
+        forged = await mesh.call("GET", "/", x_sub="root", x_role="admin", x_payload="e30")
+        assert not {"x-sub", "x-role", "x-payload"} & set(forged.json()["headers"])
+        token = tokens.token(role={"name": "dev"})
+        real = (await mesh.call("GET", "/", authorization=f"Bearer {token}", x_sub="root")).json()["headers"]
+        assert (real["x-sub"], real["x-role"], real["x-payload"]) == ("alice", "dev", token.split(".")[1])
+        assert real["authorization"] == f"Bearer {token}"
+        await mesh.apply({"jwtRules": [rule]}, gate)
+        assert (await mesh.call("GET", "/", x_role="admin")).status_code == 403
+        assert (await mesh.call("GET", "/", authorization=f"Bearer {token}", x_role="admin")).status_code == 403
+        admin = tokens.token(role={"name": "admin"})
+        assert (await mesh.call("GET", "/", authorization=f"Bearer {admin}")).status_code == 200
+
+
+async def test_what_cannot_be_decided_is_denied(tmp_path: Path) -> None:
+    async with running_mesh(tmp_path) as mesh:
+        await mesh.apply(None, {"rules": [{}]})
+        assert (await mesh.call("GET", "/")).status_code == 200
+        # a policy that cannot be compiled: refused with the reason, and everything to its workload is denied
+        await mesh.apply(None, {"rules": [{}]}, {"rules": [{"when": [{"key": "no.such", "values": ["x"]}]}]})
+        assert 'payments/p1 rules[0]: when[0].values: unknown attribute "no.such"' in mesh.ads.answers[-1].error_detail.message
+        assert (await mesh.call("GET", "/")).status_code == 403
+        await mesh.apply(None, {"rules": [{}]})
+        assert (await mesh.call("GET", "/")).status_code == 200
+        # the service is killed: nothing passes unchecked; it comes back with its policies
+        mesh.service.kill()
+        await mesh.service.wait()
+        assert (await mesh.call("GET", "/")).status_code == 403
+        mesh.service = await start(mesh.arguments, mesh.folder / "extauthz.log")
+        async with asyncio.timeout(20):
+            while (await mesh.call("GET", "/")).status_code != 200:
+                await asyncio.sleep(0.05)
+
+
+async def test_a_target_that_is_not_the_callers_is_denied(tmp_path: Path) -> None:
+    async with running_mesh(tmp_path, target="shop/other") as mesh:
+        other = workload_pb2.WorkloadPolicy.FromString(workload(None, {"rules": [{}]}, target="shop/other"))
+        other.namespace = "shop"
+        await mesh.ads.put("shop/other", other.SerializeToString())
+        await mesh.ads.wait_for_answer(2)
+        denied = await mesh.call("GET", "/")
+        assert denied.status_code == 403
+        record = (await mesh.denial(denied.headers["x-lateen-denial"])).json()
+        assert record["reason"] == f'"{PROXY}" does not stand in front of shop/other'
+
+
+async def test_tcp_connections_are_decided_too(tmp_path: Path) -> None:
+    import ssl
+
+    async with running_mesh(tmp_path) as mesh:
+
+        async def passes() -> bool:
+            context = ssl.create_default_context(cadata=mesh.authority.root)
+            reader, writer = await asyncio.open_connection("127.0.0.1", mesh.tcp_port, ssl=context, server_hostname="payments")
+            try:
+                writer.write(b"GET / HTTP/1.1\r\n\r\n")
+                return await asyncio.wait_for(reader.read(1), 5) == b"H"
+            except ConnectionError:
+                return False
+            finally:
+                writer.close()
+
+        on_port = {"to": [{"operation": {"ports": [str(mesh.tcp_port)]}}]}
+        await mesh.apply(None, {"rules": [on_port]})
+        assert await passes()
+        await mesh.apply(None, {"rules": [{"when": [{"key": "connection.sni", "values": ["payments"]}]}]})
+        assert await passes()
+        await mesh.apply(None, {"rules": [{"to": [{"operation": {"ports": ["1"]}}]}]})
+        assert not await passes()
+        await mesh.apply(None, {"rules": [{"to": [{"operation": {"methods": ["GET"]}}]}]})
+        assert not await passes()
+
+
+async def test_reloads_under_load_drop_nothing(tmp_path: Path) -> None:
+    async with running_mesh(tmp_path) as mesh:
+        await mesh.apply(None, {"rules": [{}]})
+        stop = asyncio.Event()
+        statuses: list[int] = []
+
+        async def load() -> None:
+            while not stop.is_set():
+                statuses.append((await mesh.call("GET", "/")).status_code)
+
+        loaders = [asyncio.create_task(load()) for _ in range(4)]
+        for i in range(20):
+            await mesh.apply(None, {"rules": [{}]}, {"action": "DENY", "rules": [{"to": [{"operation": {"paths": [f"/{i}"]}}]}]})
+        stop.set()
+        await asyncio.gather(*loaders)
+        assert set(statuses) == {200}
+
+
+async def test_sigterm_ends_the_service_in_time(tmp_path: Path) -> None:
+    async with running_mesh(tmp_path) as mesh:
+        mesh.service.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(mesh.service.wait(), 2.5) == 0
+        assert not os.path.exists(f"/proc/{mesh.service.pid}")
