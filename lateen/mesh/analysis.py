@@ -1,14 +1,34 @@
 """Findings about how resources fit together: dangling references, conflicts, policies that select nothing. Pure."""
 
-from __future__ import annotations
+from collections.abc import Collection
 
-from typing import TYPE_CHECKING
+from lateen.mesh.analyzers.destination_rules import analyze_destination_rules
+from lateen.mesh.analyzers.expected import with_expected_workloads
+from lateen.mesh.analyzers.gateways import analyze_gateways
+from lateen.mesh.analyzers.policies import analyze_policies
+from lateen.mesh.analyzers.report import Report
+from lateen.mesh.analyzers.services import analyze_services
+from lateen.mesh.analyzers.virtual_services import analyze_virtual_services
+from lateen.mesh.diagnostics import Diagnostic
+from lateen.mesh.kinds import ResourceKey
+from lateen.mesh.view import MeshView
 
-if TYPE_CHECKING:
-    from lateen.mesh.diagnostics import Diagnostic
-    from lateen.mesh.view import MeshView
+_ANALYZERS = (
+    analyze_virtual_services,
+    analyze_destination_rules,
+    analyze_gateways,
+    analyze_policies,
+    analyze_services,
+)
 
 
-def analyze(view: MeshView) -> tuple[Diagnostic, ...]:
-    """All findings, in the order of file, line and code."""
-    raise NotImplementedError
+def analyze(view: MeshView, provided: Collection[ResourceKey] = ()) -> tuple[Diagnostic, ...]:
+    """All findings, by file, line and column; none of them makes a resource invalid in itself.
+
+    `provided` names resources that will exist although no file declares them, such as the Secrets `lateen.yaml` makes. A
+    Deployment, Pod, WorkloadGroup or Gateway whose replicas are not registered yet counts as one workload.
+    """
+    report = Report(with_expected_workloads(view), provided)
+    for analyzer in _ANALYZERS:
+        analyzer(report)
+    return report.diagnostics

@@ -1,0 +1,1 @@
+"""The analyzers behind `lateen.mesh.analysis`: each looks at one kind of thing and adds its findings to a Report. Pure."""
