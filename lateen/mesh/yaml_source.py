@@ -214,17 +214,19 @@ def _at(place: _Place, first_line: int) -> Position:
 
 
 def _syntax_error(error: yaml.YAMLError, chunk: str, first_line: int) -> SourceError:
-    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    mark = getattr(error, "problem_mark", None)
     if mark is not None:
+        lines = chunk.split("\n")
         problem = getattr(error, "problem", None) or "not well-formed"
-        context = getattr(error, "context", None)
-        line = chunk.split("\n")[mark.line] if mark.line < chunk.count("\n") + 1 else ""
-        return SourceError(
-            "LTN0001",
-            f"{context}: {problem}" if context else str(problem),
-            _at(mark, first_line),
-            _syntax_hint(problem, line),
-        )
+        context, began = getattr(error, "context", None), getattr(error, "context_mark", None)
+        text = lines[mark.line] if mark.line < len(lines) else ""
+        hint = _syntax_hint(problem, text)
+        if began is not None and began.line != mark.line:
+            hint += f"; what is being read began in line {began.line + first_line}"
+        if began is not None and not text.strip():
+            mark = began  # the text ended: point at what was never closed
+        message = f"{context}: {problem}" if context else str(problem)
+        return SourceError("LTN0001", message, _at((mark.line, mark.column), first_line), hint)
     offset = getattr(error, "position", 0) or 0  # of a character that YAML does not allow, in bytes
     before = chunk.encode("utf-8", "surrogatepass")[:offset].decode("utf-8", "replace")
     position = Position(first_line + before.count("\n"), len(before) - (before.rfind("\n") + 1) + 1)
