@@ -144,6 +144,12 @@ def private_socket(path: Path) -> socket.socket:
     return listener
 
 
+def remove_sockets(*paths: Path) -> None:
+    """Take our sockets with us."""
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
 class WebServer(uvicorn.Server):
     """uvicorn without its signal handlers: `ca.main` has its own."""
 

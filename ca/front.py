@@ -7,10 +7,10 @@ So TLS ends here. Each connection reaches the gRPC server over a unix socket fro
 
 import asyncio
 import contextlib
+import os
 import secrets
 import socket
 import ssl
-import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -26,31 +26,23 @@ class UnknownPeerError(Exception):
 
 
 class TlsFront:
-    """Accepts TLS, keeps each connection's client certificate, and splices it to the server behind."""
+    """Accepts TLS, keeps each connection's client certificate, and splices it to the server behind, on `inner_socket`."""
 
-    def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="lateen-ca-")
+    def __init__(self, inner_socket: Path) -> None:
+        self.inner_socket = inner_socket
         self._context: ssl.SSLContext | None = None
         self._server: asyncio.Server | None = None
         self._certificates: dict[str, bytes | None] = {}
         self._connections: set[asyncio.Task[None]] = set()
         self.refused_connections = 0
 
-    @property
-    def inner_socket(self) -> Path:
-        """Where the server behind must listen, in a directory that only this user can enter."""
-        return Path(self._folder.name, "grpc.sock")
-
     def configure(self, chain_pem: str, key_pem: bytes, roots_pem: str) -> None:
         """Serve this certificate from the next handshake on, and verify clients against `roots_pem`."""
         context = self._context or _context(roots_pem)
-        pair = Path(self._folder.name, "serving.pem")
-        pair.touch(mode=0o600)
-        try:
-            pair.write_bytes(key_pem + chain_pem.encode())
-            context.load_cert_chain(pair)
-        finally:
-            pair.unlink()
+        # The standard library takes keys from files only: this one is in memory.
+        with os.fdopen(os.memfd_create("serving", os.MFD_CLOEXEC), "wb", buffering=0) as pair:
+            pair.write(key_pem + chain_pem.encode())
+            context.load_cert_chain(f"/proc/self/fd/{pair.fileno()}")
         self._context = context
 
     async def start(self, host: str, port: int) -> int:
@@ -73,7 +65,6 @@ class TlsFront:
         for task in self._connections:
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
-        self._folder.cleanup()
 
     def peer_certificate(self, peer: str) -> bytes | None:
         """The verified client certificate (DER) of the connection gRPC calls `peer`, None if it presented none."""

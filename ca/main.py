@@ -1,7 +1,6 @@
 """Builds the authority from its settings and runs it until SIGTERM."""
 
 import asyncio
-import contextlib
 import signal
 import sys
 from datetime import timedelta
@@ -10,7 +9,7 @@ import structlog
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from ca.admin import admin_app, private_socket, public_app, web_server
+from ca.admin import admin_app, private_socket, public_app, remove_sockets, web_server
 from ca.authority import Authority
 from ca.front import TlsFront
 from ca.identity import Identity
@@ -52,13 +51,13 @@ async def serve(settings: Settings, clock: Clock) -> None:
     root, created = load_or_create_root(settings.state_dir, settings.trust_domain, clock.now())
     log.info("root created" if created else "root loaded", not_after=root.anchor.not_valid_after_utc.isoformat())
     authority = Authority(root=root, trust_domain=settings.trust_domain, lifetime=settings.ttl)
-    front = TlsFront()
+    front = TlsFront(settings.admin_socket.with_name(f"{settings.admin_socket.name}.tls"))
     _certify(front, authority, settings, clock)
+    # The TLS port first: whoever holds it may take over the unix sockets that another left behind.
+    bound = await front.start(*settings.listen)
     server = grpc_server(CertificateService(authority, front.peer_certificate, clock), front.inner_socket)
-    await server.start()
     try:
-        # The TLS port first: whoever holds it may take over an admin socket left behind.
-        bound = await front.start(*settings.listen)
+        await server.start()
         listener = private_socket(settings.admin_socket)
         webs = [web_server(admin_app(authority, clock), listener=listener)]
         if settings.http_address:
@@ -76,11 +75,10 @@ async def serve(settings: Settings, clock: Clock) -> None:
             web.should_exit = True
         await asyncio.gather(*tasks, renewal, return_exceptions=True)
         listener.close()
-        with contextlib.suppress(FileNotFoundError):
-            settings.admin_socket.unlink()
     finally:
         await server.stop(_DRAIN_SECONDS)
         await front.close()
+        remove_sockets(settings.admin_socket, front.inner_socket)
 
 
 async def _keep_certified(front: TlsFront, authority: Authority, settings: Settings, clock: Clock) -> None:

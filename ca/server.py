@@ -1,5 +1,6 @@
 """`istio.v1.auth.IstioCertificateService` over grpc.aio: decodes, asks the authority, encodes."""
 
+import os
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -80,8 +81,15 @@ def bearer_token(metadata: Any) -> str | None:  # noqa: ANN401 - gRPC's metadata
 
 
 def grpc_server(service: CertificateService, socket: Path) -> grpc.aio.Server:
-    """A server behind the front's unix socket."""
+    """A server behind the front's unix socket, which only this user can open."""
     server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=512)
     ca_pb2_grpc.add_IstioCertificateServiceServicer_to_server(service, server)
-    server.add_insecure_port(f"unix:{socket}")
+    socket.unlink(missing_ok=True)
+    before = os.umask(0o177)
+    try:
+        server.add_insecure_port(f"unix:{socket}")
+    except RuntimeError as error:
+        raise OSError(f"cannot listen on {socket}: is the path longer than 107 bytes") from error
+    finally:
+        os.umask(before)
     return server
