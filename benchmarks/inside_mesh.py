@@ -76,7 +76,7 @@ def current_run() -> RunInfo:
 def measure(plan: Plan, run: RunInfo) -> dict[str, Any]:
     """All samples, in the order they were taken, and under which conditions."""
     generator = find_generator(plan.generator)
-    found = processes_with("LATEEN_RUN_ID", run.id)
+    found = processes_with("LATEEN_RUN_ID", run.id, f"{Path(run.logs).parent}/")
     processes = identified(found, run)
     concurrency = gateway_concurrency(found, processes)
     front = urlsplit(run.gateway_url)

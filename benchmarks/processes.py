@@ -64,18 +64,22 @@ class Found:
     environ: Mapping[str, str]
 
 
-def processes_with(name: str, value: str) -> list[Found]:
-    """This user's processes that were started with `name=value` in their environment."""
+def processes_with(name: str, value: str, directory: str) -> list[Found]:
+    """This user's processes that were started with `name=value` in their environment, or name `directory` on their command line.
+
+    The second for those that overwrite their environment with a title of their own, as Redis does.
+    """
     found = []
     for entry in PROC.iterdir():
         if not entry.name.isdigit():
             continue
         try:
             environ = dict(part.partition("=")[::2] for part in _words((entry / "environ").read_bytes()))
-            if environ.get(name) == value:
-                found.append(Found(int(entry.name), _words((entry / "cmdline").read_bytes()), environ))
+            arguments = _words((entry / "cmdline").read_bytes())
         except OSError:
             continue  # ended, or somebody else's
+        if environ.get(name) == value or any(directory in word for word in arguments):
+            found.append(Found(int(entry.name), arguments, environ))
     return found
 
 
@@ -92,8 +96,8 @@ def identify(process: Found, envoys: Mapping[str, tuple[str, str]]) -> Process:
     for module, kind in (("extauthz", "ext_authz"), ("ratelimit", "rate limit")):
         if module in arguments:
             return Process(process.pid, kind)
-    program = arguments[0].rpartition("/")[2]
-    if program.startswith("redis-server"):
+    program = arguments[0].partition(" ")[0].rpartition("/")[2]
+    if program == "redis-server":
         return Process(process.pid, "redis")
     if program == "envoy":
         if "fast-app" in arguments:

@@ -20,6 +20,7 @@ _T = TypeVar("_T")
 SIZES = (100, 1000)
 NAMESPACES = 10
 REPLICAS = 2
+SIDECARS = 8
 SHARED, ALONE = "shared", "alone"
 MESH = """\
 apiVersion: v1
@@ -127,7 +128,7 @@ def measure(*, quick: bool) -> Section:
         f"{REPLICAS} replicas a service, {NAMESPACES} namespaces, every fifth with subsets and routes; a sidecar sees the whole mesh",
         "alone: the snapshot of one sidecar translated by itself; median (min..max)",
         "shared: a further sidecar of a control plane that has begun: what proxies have in common is translated and encoded once",
-        "bytes a proxy, shared: distinct bytes that the control plane holds for 20 sidecars, divided by 20",
+        f"bytes a proxy, shared: distinct bytes that the control plane holds for {SIDECARS} sidecars, divided by their number",
     )
     return Section("snapshots", "configuration of a sidecar, against translating each by itself", tables, notes, data)
 
@@ -135,7 +136,7 @@ def measure(*, quick: bool) -> Section:
 def _measure_size(count: int, rounds: int) -> dict[str, Any]:
     mesh = services(count)
     text = "---\n".join(documents(mesh))
-    some = proxies(mesh)[:: max(1, count * REPLICAS // 20)][:20]
+    some = proxies(mesh)[:: max(1, count * REPLICAS // SIDECARS)][:SIDECARS]
     times: dict[str, list[float]] = {"load": [], "view": [], ALONE: [], SHARED: []}
     sizes: dict[str, float] = {}
     for _ in range(rounds):

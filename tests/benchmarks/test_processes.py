@@ -1,11 +1,23 @@
 """CPU time is read right, and every process of a mesh is put down to the right account."""
 
 import os
+import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
-from benchmarks.processes import Found, Meter, Process, ProcessGoneError, cpu_seconds, identify, option, read_cpu
+from benchmarks.processes import (
+    Found,
+    Meter,
+    Process,
+    ProcessGoneError,
+    cpu_seconds,
+    identify,
+    option,
+    processes_with,
+    read_cpu,
+)
 
 ENVOYS = {"12": ("sidecar", "authz-0"), "220": ("gateway", "edge-istio-0")}
 STAT = (
@@ -41,7 +53,7 @@ def test_a_process_that_ended_is_noticed() -> None:
         (("/usr/bin/python3", "-m", "extauthz", "--address", "127.1.2.3:9191"), {}, ("ext_authz", "")),
         (("/usr/bin/python3", "-m", "ratelimit", "--redis-url", "unix:///r"), {}, ("rate limit", "")),
         (("/usr/bin/redis-server", "unixsocket:/run/redis.sock"), {}, ("redis", "")),
-        (("redis-server *:0",), {}, ("redis", "")),
+        (("/usr/bin/redis-server unixsocket:/tmp/run/redis.sock",), {}, ("redis", "")),
         (("/x/envoy", "--config-path", "/run/a1/bootstrap/12.json"), {}, ("sidecar", "authz-0")),
         (
             ("/x/envoy", "--config-path", "/run/a1/bootstrap/220.json", "--concurrency", "1"),
@@ -59,6 +71,24 @@ def test_processes_are_told_apart(
 ) -> None:
     found = identify(Found(7, arguments, environ), ENVOYS)
     assert (found.kind, found.name) == expected
+
+
+def test_processes_are_found_by_their_environment_and_by_their_command_line(tmp_path: Path) -> None:
+    sleep = ["sleep", "60"]
+    file = tmp_path / "file"
+    file.touch()
+    with (
+        subprocess.Popen(sleep, env={**os.environ, "BENCHMARK_MARK": "a1"}) as marked,
+        subprocess.Popen(["tail", "-f", str(file)]) as named,
+        subprocess.Popen(sleep) as other,
+    ):
+        try:
+            found = {process.pid: process for process in processes_with("BENCHMARK_MARK", "a1", f"{tmp_path}/")}
+        finally:
+            for process in (marked, named, other):
+                process.kill()
+    assert set(found) == {marked.pid, named.pid}
+    assert found[marked.pid].arguments == ("sleep", "60")
 
 
 def test_an_option_is_the_word_after_its_name() -> None:
