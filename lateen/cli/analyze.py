@@ -37,7 +37,11 @@ def analyze(
 
 
 def analyze_paths(paths: Sequence[Path]) -> list[Diagnostic]:
-    """What the loader and the analyser find in these files and directories."""
+    """What the loader and the analyser find in these files and directories.
+
+    What the lateen.yaml of a directory makes at start, its certificates, counts as being there.
+    """
+    from lateen.local.source import local_secrets, read_local
     from lateen.mesh.analysis import analyze as analyze_view
     from lateen.mesh.loader import load_paths
     from lateen.mesh.meshconfig import MeshConfig
@@ -47,8 +51,10 @@ def analyze_paths(paths: Sequence[Path]) -> list[Diagnostic]:
     if missing:
         raise CommandError(Exit.USAGE, f"no such file or directory: {', '.join(missing)}")
     loaded = load_paths(paths)
-    view = MeshView.build(loaded.resources, loaded.mesh or MeshConfig())
-    return [*loaded.diagnostics, *analyze_view(view)]
+    local = [read_local(path) for path in paths if path.is_dir()]
+    secrets = [secret for spec, _ in local for secret in local_secrets(spec)]
+    view = MeshView.build([*loaded.resources, *secrets], loaded.mesh or MeshConfig())
+    return [*loaded.diagnostics, *(d for _, found in local for d in found), *analyze_view(view)]
 
 
 def analyze_running(control_plane: str | None) -> list[Diagnostic]:

@@ -7,10 +7,11 @@ from typing import Any
 
 from lateen.local.plan import Plan, make_plan
 from lateen.mesh.diagnostics import Diagnostic, Severity
-from lateen.mesh.kubernetes import Service
+from lateen.mesh.kubernetes import Secret, Service
 from lateen.mesh.loader import LOCAL_FILE, MESH_CONFIG_FILE, Located, load_paths, validate
 from lateen.mesh.localconfig import Local, LocalSpec
 from lateen.mesh.meshconfig import MeshConfig
+from lateen.mesh.metadata import ObjectMeta
 from lateen.mesh.problems import Findings
 from lateen.mesh.yaml_source import read_documents
 
@@ -56,12 +57,19 @@ def _plain(service: Service) -> dict[str, Any]:
 def read_directory(directory: Path) -> Source:
     """Every manifest, mesh.yaml and lateen.yaml; what is wrong is in `diagnostics`."""
     loaded = load_paths([directory])
-    local, findings = _read_local(directory)
+    local, findings = read_local(directory)
     mesh = loaded.mesh or MeshConfig()
     return Source(directory, loaded.resources, mesh, local, (*loaded.diagnostics, *findings))
 
 
-def _read_local(directory: Path) -> tuple[LocalSpec, tuple[Diagnostic, ...]]:
+def local_secrets(local: LocalSpec) -> list[Secret]:
+    """The Secrets that lateen.yaml promises, without their data: for those who only ask whether a Secret exists."""
+    names = [certificate.secret.split("/", 1) for certificate in local.certificates]
+    return [Secret(metadata=ObjectMeta(name=name, namespace=namespace), type="kubernetes.io/tls") for namespace, name in names]
+
+
+def read_local(directory: Path) -> tuple[LocalSpec, tuple[Diagnostic, ...]]:
+    """The lateen.yaml of a directory, or defaults, and what is wrong with it."""
     path = directory / LOCAL_FILE
     try:
         text = path.read_text(encoding="utf-8")
