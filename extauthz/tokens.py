@@ -100,13 +100,12 @@ def verify_token(token: str, rule: TokenRule, keys: KeySet | None, now: float, c
     if keys is not None and (known := cache.get(rule, token, keys)) is not None:
         _check_times(known.expires, known.not_before, now)
         return known
-    header, payload, signature, signed = _sections(token)
+    algorithm, kid, payload, signature, signed = _sections(token)
     _check_issuer(payload, rule)
     expires, not_before = _time(payload, "exp"), _time(payload, "nbf")
     _time(payload, "iat")
     _check_times(expires, not_before, now)
     _check_audience(payload, rule)
-    algorithm, kid = _algorithm(header)
     if keys is None:
         raise TokenRefused("Jwks remote fetch is failed", retry=True)
     _check_signature(algorithm, kid, keys, signed, signature)
@@ -120,17 +119,18 @@ def verify_token(token: str, rule: TokenRule, keys: KeySet | None, now: float, c
     return verified
 
 
-def _sections(token: str) -> tuple[dict[str, Any], dict[str, Any], bytes, bytes]:
+def _sections(token: str) -> tuple[str, str, dict[str, Any], bytes, bytes]:
+    """Algorithm, key id, payload, signature and the text that was signed."""
     parts = token.split(".")
     if len(parts) != _SECTIONS or not token.isascii():
         raise TokenRefused("Jwt is not in the form of Header.Payload.Signature with two dots and 3 sections")
-    header = _object(parts[0], "header")
+    algorithm, kid = _algorithm(_object(parts[0], "header"))
     payload = _object(parts[1], "payload")
     for name in ("iss", "sub", "jti"):
         if not isinstance(payload.get(name, ""), str):
             raise TokenRefused(f"Jwt payload field [{name}] value is not a string")
     signature = _decode(parts[2], "signature")
-    return header, payload, signature, token.rpartition(".")[0].encode()
+    return algorithm, kid, payload, signature, token.rpartition(".")[0].encode()
 
 
 def _decode(text: str, what: str) -> bytes:

@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 import json
-import os
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -62,7 +62,11 @@ def workload(authentication: dict[str, Any] | None, *policies: dict[str, Any], t
     )
     for i, spec in enumerate(policies):
         message.authorization_policies.add(
-            kind="AuthorizationPolicy", namespace="payments", name=f"p{i}", file="authz.yaml", line=i + 1,
+            kind="AuthorizationPolicy",
+            namespace="payments",
+            name=f"p{i}",
+            file="authz.yaml",
+            line=i + 1,
             spec_json=json.dumps(spec),
         )
     if authentication is not None:
@@ -81,15 +85,28 @@ def tls(authority: TestAuthority, pair: Pair, server: bool) -> dict[str, Any]:
         "alpn_protocols": ["http/1.1"] if server else ["h2"],
     }
     kind = "DownstreamTlsContext" if server else "UpstreamTlsContext"
-    config = {"@type": f"type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.{kind}", "common_tls_context": common}
-    return {"name": "tls", "typed_config": config | ({"require_client_certificate": False} if server else {"sni": NAME})}
+    config = {
+        "@type": f"type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.{kind}",
+        "common_tls_context": common,
+    }
+    return {
+        "name": "tls",
+        "typed_config": config | ({"require_client_certificate": False} if server else {"sni": NAME}),
+    }
 
 
-def envoy_config(authority: TestAuthority, port: int, tcp_port: int, authz: int, app: int, target: str) -> dict[str, Any]:
-    def static(name: str, at: int, **more: Any) -> dict[str, Any]:
+def envoy_config(
+    authority: TestAuthority, target: str, *, port: int, tcp_port: int, authz: int, app: int
+) -> dict[str, Any]:
+    def static(name: str, at: int, **more: object) -> dict[str, Any]:
         address = {"socket_address": {"address": "127.0.0.1", "port_value": at}}
         endpoints = [{"lb_endpoints": [{"endpoint": {"address": address}}]}]
-        return {"name": name, "type": "STATIC", "load_assignment": {"cluster_name": name, "endpoints": endpoints}, **more}
+        return {
+            "name": name,
+            "type": "STATIC",
+            "load_assignment": {"cluster_name": name, "endpoints": endpoints},
+            **more,
+        }
 
     service = {
         "transport_api_version": "V3",
@@ -106,7 +123,9 @@ def envoy_config(authority: TestAuthority, port: int, tcp_port: int, authz: int,
         {
             "name": "envoy.filters.http.ext_authz",
             "typed_config": {
-                "@type": f"{extensions}.filters.http.ext_authz.v3.ExtAuthz", "status_on_error": {"code": "Forbidden"}, **service
+                "@type": f"{extensions}.filters.http.ext_authz.v3.ExtAuthz",
+                "status_on_error": {"code": "Forbidden"},
+                **service,
             },
         },
         {"name": "router", "typed_config": {"@type": f"{extensions}.filters.http.router.v3.Router"}},
@@ -136,14 +155,18 @@ def envoy_config(authority: TestAuthority, port: int, tcp_port: int, authz: int,
     tcp_filters = [
         {
             "name": "authz",
-            "typed_config": {"@type": f"{extensions}.filters.network.ext_authz.v3.ExtAuthz", "stat_prefix": "t", **{
-                k: v for k, v in service.items()
-            }},
+            "typed_config": {
+                "@type": f"{extensions}.filters.network.ext_authz.v3.ExtAuthz",
+                "stat_prefix": "t",
+                **service,
+            },
         },
         {
             "name": "tcp",
             "typed_config": {
-                "@type": f"{extensions}.filters.network.tcp_proxy.v3.TcpProxy", "stat_prefix": "t", "cluster": "app"
+                "@type": f"{extensions}.filters.network.tcp_proxy.v3.TcpProxy",
+                "stat_prefix": "t",
+                "cluster": "app",
             },
         },
     ]
@@ -163,7 +186,10 @@ def envoy_config(authority: TestAuthority, port: int, tcp_port: int, authz: int,
     return {
         "node": {"id": "test", "cluster": "test"},
         "static_resources": {
-            "listeners": [listener("http", port, [{"name": "hcm", "typed_config": hcm}]), listener("tcp", tcp_port, tcp_filters)],
+            "listeners": [
+                listener("http", port, [{"name": "hcm", "typed_config": hcm}]),
+                listener("tcp", tcp_port, tcp_filters),
+            ],
             "clusters": [
                 static("app", app),
                 static("authz", authz, typed_extension_protocol_options=h2, transport_socket=client),
@@ -199,8 +225,6 @@ class Mesh:
 
     async def call(self, method: str, path: str, *, as_: str | None = None, **headers: str) -> httpx.Response:
         """One request over TLS; with a client certificate of identity `as_` if given."""
-        import ssl
-
         context = ssl.create_default_context(cadata=self.authority.root)
         if as_ is not None:
             pair = self.authority.issue(as_)
@@ -213,10 +237,10 @@ class Mesh:
             named = {name.replace("_", "-"): value for name, value in headers.items()}
             return await client.request(method, url, headers={"host": "payments", **named}, extensions=extensions)
 
-    async def apply(self, *args: Any) -> None:
+    async def apply(self, authentication: dict[str, Any] | None, *policies: dict[str, Any]) -> None:
         """Send policies and wait until the service acknowledged them."""
         count = len(self.ads.answers)
-        await self.ads.put(TARGET, workload(*args))
+        await self.ads.put(TARGET, workload(authentication, *policies))
         await self.ads.wait_for_answer(count + 1)
 
     async def denial(self, denial_id: str) -> httpx.Response:
@@ -267,7 +291,9 @@ async def running_mesh(folder: Path, *more: str, target: str = TARGET) -> AsyncI
     ]
     config = folder / "envoy.json"
     app_port = app.sockets[0].getsockname()[1]
-    config.write_text(json.dumps(envoy_config(authority, port, tcp_port, grpc_port, app_port, target)))
+    config.write_text(
+        json.dumps(envoy_config(authority, target, port=port, tcp_port=tcp_port, authz=grpc_port, app=app_port))
+    )
     service = await start(arguments, folder / "extauthz.log")
     envoy = await start(
         [str(envoy_path()), "-c", str(config), "--concurrency", "1", "--disable-hot-restart", "-l", "error"],
@@ -288,9 +314,10 @@ async def running_mesh(folder: Path, *more: str, target: str = TARGET) -> AsyncI
 
 
 async def test_the_payments_policies(tmp_path: Path) -> None:
-    async with key_server() as issuer, running_mesh(
-        tmp_path, "--jwks-override", f"https://auth.corp.com/jwks={issuer.url}/jwks"
-    ) as mesh:
+    async with (
+        key_server() as issuer,
+        running_mesh(tmp_path, "--jwks-override", f"https://auth.corp.com/jwks={issuer.url}/jwks") as mesh,
+    ):
         issuer.answers["/jwks"] = (200, {}, tokens.JWKS.encode())
         rule = {"issuer": tokens.ISSUER, "jwksUri": "https://auth.corp.com/jwks", "audiences": ["payments-api"]}
         assert (await mesh.call("GET", "/")).status_code == 403
@@ -337,13 +364,17 @@ async def test_the_payments_policies(tmp_path: Path) -> None:
             assert refused.status_code == status, refused.text
             if status == 401:
                 assert refused.headers["www-authenticate"].startswith('Bearer realm="https://payments/v1/x", error=')
-        assert (await mesh.call("GET", "/v1/x", authorization="Bearer nonsense")).text.startswith("Jwt is not in the form")
+        assert (await mesh.call("GET", "/v1/x", authorization="Bearer nonsense")).text.startswith(
+            "Jwt is not in the form"
+        )
 
 
 async def test_a_denial_can_be_explained_by_its_id_and_tells_the_client_nothing(tmp_path: Path) -> None:
     async with running_mesh(tmp_path) as mesh:
         await mesh.apply(None, CHARGE)
-        denied = await mesh.call("GET", "/v1/charge?secret=1", as_=ORDERS, authorization="Bearer s3cr3t", x_tenant="acme")
+        denied = await mesh.call(
+            "GET", "/v1/charge?secret=1", as_=ORDERS, authorization="Bearer s3cr3t", x_tenant="acme"
+        )
         assert "payments/p0" not in denied.text + str(denied.headers)
         record = (await mesh.denial(denied.headers["x-lateen-denial"])).json()
         assert record["request"]["principal"] == ORDERS
@@ -395,7 +426,10 @@ async def test_what_cannot_be_decided_is_denied(tmp_path: Path) -> None:
         assert (await mesh.call("GET", "/")).status_code == 200
         # a policy that cannot be compiled: refused with the reason, and everything to its workload is denied
         await mesh.apply(None, {"rules": [{}]}, {"rules": [{"when": [{"key": "no.such", "values": ["x"]}]}]})
-        assert 'payments/p1 rules[0]: when[0].values: unknown attribute "no.such"' in mesh.ads.answers[-1].error_detail.message
+        assert (
+            'payments/p1 rules[0]: when[0].values: unknown attribute "no.such"'
+            in mesh.ads.answers[-1].error_detail.message
+        )
         assert (await mesh.call("GET", "/")).status_code == 403
         await mesh.apply(None, {"rules": [{}]})
         assert (await mesh.call("GET", "/")).status_code == 200
@@ -405,7 +439,7 @@ async def test_what_cannot_be_decided_is_denied(tmp_path: Path) -> None:
         assert (await mesh.call("GET", "/")).status_code == 403
         mesh.service = await start(mesh.arguments, mesh.folder / "extauthz.log")
         async with asyncio.timeout(20):
-            while (await mesh.call("GET", "/")).status_code != 200:
+            while (await mesh.call("GET", "/")).status_code != 200:  # noqa: ASYNC110 - another process must come up
                 await asyncio.sleep(0.05)
 
 
@@ -422,13 +456,13 @@ async def test_a_target_that_is_not_the_callers_is_denied(tmp_path: Path) -> Non
 
 
 async def test_tcp_connections_are_decided_too(tmp_path: Path) -> None:
-    import ssl
-
     async with running_mesh(tmp_path) as mesh:
 
         async def passes() -> bool:
             context = ssl.create_default_context(cadata=mesh.authority.root)
-            reader, writer = await asyncio.open_connection("127.0.0.1", mesh.tcp_port, ssl=context, server_hostname="payments")
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", mesh.tcp_port, ssl=context, server_hostname="payments"
+            )
             try:
                 writer.write(b"GET / HTTP/1.1\r\n\r\n")
                 return await asyncio.wait_for(reader.read(1), 5) == b"H"
@@ -460,7 +494,9 @@ async def test_reloads_under_load_drop_nothing(tmp_path: Path) -> None:
 
         loaders = [asyncio.create_task(load()) for _ in range(4)]
         for i in range(20):
-            await mesh.apply(None, {"rules": [{}]}, {"action": "DENY", "rules": [{"to": [{"operation": {"paths": [f"/{i}"]}}]}]})
+            await mesh.apply(
+                None, {"rules": [{}]}, {"action": "DENY", "rules": [{"to": [{"operation": {"paths": [f"/{i}"]}}]}]}
+            )
         stop.set()
         await asyncio.gather(*loaders)
         assert set(statuses) == {200}
@@ -470,4 +506,3 @@ async def test_sigterm_ends_the_service_in_time(tmp_path: Path) -> None:
     async with running_mesh(tmp_path) as mesh:
         mesh.service.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(mesh.service.wait(), 2.5) == 0
-        assert not os.path.exists(f"/proc/{mesh.service.pid}")

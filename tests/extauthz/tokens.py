@@ -17,13 +17,21 @@ OTHER_KEY = rsa.generate_private_key(65537, 2048)
 JWKS = json.dumps({"keys": [jwk(KEY, "k1")]})
 
 
-def payload(**claims: Any) -> dict[str, Any]:
+def payload(**claims: object) -> dict[str, Any]:
     """Claims of a good token, with changes; a claim set to None is left out."""
-    base = {"iss": ISSUER, "sub": "alice", "aud": "payments-api", "exp": int(time.time()) + 600, "scope": "payments:read"}
+    base = {
+        "iss": ISSUER,
+        "sub": "alice",
+        "aud": "payments-api",
+        "exp": int(time.time()) + 600,
+        "scope": "payments:read",
+    }
     return {name: value for name, value in {**base, **claims}.items() if value is not None}
 
 
-def token(key: PrivateKey = KEY, algorithm: str = "RS256", header: Mapping[str, Any] | None = None, **claims: Any) -> str:
+def token(
+    key: PrivateKey = KEY, algorithm: str = "RS256", header: Mapping[str, Any] | None = None, **claims: object
+) -> str:
     """A signed token."""
     headers = {"kid": "k1"} if header is None else dict(header)
     return jwt.encode(payload(**claims), key, algorithm=algorithm, headers=headers)

@@ -49,7 +49,7 @@ class DeltaAds(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):
         """The requests that answer a response."""
         return [r for r in self.requests if r.response_nonce]
 
-    async def DeltaAggregatedResources(  # type: ignore[override]  # the generated base also allows synchronous servers
+    async def DeltaAggregatedResources(
         self, request_iterator: AsyncIterator[discovery_pb2.DeltaDiscoveryRequest], context: DeltaContext
     ) -> AsyncIterator[discovery_pb2.DeltaDiscoveryResponse]:
         """One stream."""
@@ -67,10 +67,13 @@ class DeltaAds(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):
                     nonce += 1
                     yield self._response(fresh, removed, str(nonce))
                     known = current
-                async with self.changed:
-                    await self.changed.wait_for(lambda: {n: v for n, (v, _) in self.resources.items()} != known)
+                await self._changes_from(current)
         finally:
             reader.cancel()
+
+    async def _changes_from(self, known: dict[str, str]) -> None:
+        async with self.changed:
+            await self.changed.wait_for(lambda: {n: v for n, (v, _) in self.resources.items()} != known)
 
     def _response(self, names: list[str], removed: list[str], nonce: str) -> discovery_pb2.DeltaDiscoveryResponse:
         response = discovery_pb2.DeltaDiscoveryResponse(type_url=self.type_url, nonce=nonce, removed_resources=removed)
@@ -100,7 +103,7 @@ class OneSecret(sds_pb2_grpc.SecretDiscoveryServiceServicer):
         self._secrets[0].tls_certificate.private_key.inline_bytes = pair.key.encode()
         self._secrets[1].validation_context.trusted_ca.inline_bytes = roots.encode()
 
-    async def StreamSecrets(  # type: ignore[override]  # as above
+    async def StreamSecrets(
         self,
         request_iterator: AsyncIterator[discovery_pb2.DiscoveryRequest],
         context: grpc.aio.ServicerContext[discovery_pb2.DiscoveryRequest, discovery_pb2.DiscoveryResponse],

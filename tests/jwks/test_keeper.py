@@ -39,7 +39,7 @@ def key_set(*kids: str) -> dict[str, object]:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - what is awaited happens behind a socket
             await asyncio.sleep(0.005)
 
 

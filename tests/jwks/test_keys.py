@@ -9,6 +9,7 @@ from lateen.jwks.keys import MAX_DOCUMENT_BYTES, MAX_KEYS, JwksError, parse_jwks
 from tests.jwks.keyserver import jwk
 
 RSA = rsa.generate_private_key(65537, 2048)
+WEAK = rsa.generate_private_key(65537, 1024)  # noqa: S505 - to be refused
 P256 = ec.generate_private_key(ec.SECP256R1())
 P384 = ec.generate_private_key(ec.SECP384R1())
 ED = ed25519.Ed25519PrivateKey.generate()
@@ -48,7 +49,7 @@ def test_kid_must_match_where_both_name_one() -> None:
         (jwk(RSA, key_ops=["encrypt"]), "not for verifying"),
         (jwk(RSA, alg="HS256"), "alg 'HS256' does not fit the key"),
         (jwk(P256, alg="ES384"), "alg 'ES384' does not fit the key"),
-        (jwk(rsa.generate_private_key(65537, 1024)), "an RSA key needs 2048 to 16384 bits"),
+        (jwk(WEAK), "an RSA key needs 2048 to 16384 bits"),
         (jwk(RSA) | {"n": "!"}, "malformed"),
         (jwk(P256) | {"y": "AAAA"}, "malformed"),
         ({"kty": "PQ"}, "key type 'PQ' is not supported"),

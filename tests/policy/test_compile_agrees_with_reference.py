@@ -199,7 +199,7 @@ VARIANTS: dict[str, list[CheckInput]] = {
     "requestPrincipals": [
         BASE,
         *(
-            BASE._replace(claims=verified_claims(dict(iss=iss, sub=sub)))
+            BASE._replace(claims=verified_claims({"iss": iss, "sub": sub}))
             for iss in ("https://i", "https://ii", "https:/", "i", "")
             for sub in ("s", "xs", "", "s/s")
         ),

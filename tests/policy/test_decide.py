@@ -12,7 +12,7 @@ from lateen.policy.request import CheckInput
 
 HTTP = CheckInput(http=True, method="GET", path="/a", host="h", destination_port=80)
 TCP = CheckInput(http=False, destination_port=80)
-ANY = [{}]
+ANY: list[dict[str, Any]] = [{}]
 GET = [{"to": [{"operation": {"methods": ["GET"]}}]}]
 POST = [{"to": [{"operation": {"methods": ["POST"]}}]}]
 PORT_80 = [{"to": [{"operation": {"ports": ["80"]}}]}]

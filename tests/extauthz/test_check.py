@@ -1,0 +1,282 @@
+"""Check from bytes to bytes: hostile requests, callers that may not ask, keys that are not there yet."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from extauthz.check import Checker
+from extauthz.denials import Denials, render_denial
+from extauthz.metrics import Metrics
+from extauthz.policies import Policies
+from lateen.adsclient.client import ResourcesRejected
+from lateen.envoyapi.envoy.config.core.v3 import base_pb2
+from lateen.envoyapi.envoy.service.auth.v3 import external_auth_pb2
+from lateen.envoyapi.lateen.v1alpha1 import workload_pb2
+from lateen.jwks.fetch import http_client
+from lateen.jwks.keeper import KeyKeeper, Timing
+from tests.extauthz.tokens import JWKS, KEY, OTHER_KEY, token
+from tests.jwks.keyserver import KeyServer, jwk, key_server
+
+TARGET = "ns/app"
+PROXY = "spiffe://cluster.local/ns/ns/sa/app"
+ANY: dict[str, Any] = {"rules": [{}]}
+GET_ONLY = {"rules": [{"to": [{"operation": {"methods": ["GET"]}}]}]}
+SIGNED_IN = {"rules": [{"from": [{"source": {"requestPrincipals": ["*"]}}]}]}
+
+
+class Service:
+    """A checker with everything around it, without a server."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        timing = Timing(retry_first=0.02, retry_ceiling=0.02, unknown_kid_interval=0.0, wait=0.5)
+        self.keeper = KeyKeeper(client, timing=timing)
+        self.policies = Policies(self.keeper.want)
+        self.denials = Denials(capacity=4)
+        self.metrics = Metrics()
+        self.checker = Checker(self.policies, self.keeper, self.metrics, self.denials)
+
+    def load(self, *policies: dict[str, Any], authentication: dict[str, Any] | None = None, **more: object) -> None:
+        self.policies.take({TARGET: workload(*policies, authentication=authentication, **more)}, [])
+
+    async def check(
+        self, request: external_auth_pb2.CheckRequest | bytes, target: str = TARGET, caller: str = PROXY
+    ) -> external_auth_pb2.CheckResponse:
+        data = request if isinstance(request, bytes) else request.SerializeToString()
+        return external_auth_pb2.CheckResponse.FromString(await self.checker.check(target, caller, data))
+
+    async def status(
+        self, request: external_auth_pb2.CheckRequest | bytes, target: str = TARGET, caller: str = PROXY
+    ) -> int:
+        response = await self.check(request, target, caller)
+        allowed = response.HasField("ok_response")
+        assert allowed == (response.status.code == 0)
+        return 200 if allowed else int(response.denied_response.status.code)
+
+
+def workload(*policies: dict[str, Any], authentication: dict[str, Any] | None = None, **more: object) -> bytes:
+    fields: dict[str, Any] = {
+        "target": TARGET,
+        "namespace": "ns",
+        "service_account": "app",
+        "trust_domain": "cluster.local",
+    }
+    fields.update(more)
+    message = workload_pb2.WorkloadPolicy(**fields)
+    for i, spec in enumerate(policies):
+        message.authorization_policies.add(
+            kind="AuthorizationPolicy", namespace="ns", name=f"p{i}", spec_json=json.dumps(spec)
+        )
+    if authentication is not None:
+        message.request_authentications.add(
+            kind="RequestAuthentication", namespace="ns", name="jwt", spec_json=json.dumps(authentication)
+        )
+    return message.SerializeToString()
+
+
+def http(method: str = "GET", path: str = "/", **headers: str) -> external_auth_pb2.CheckRequest:
+    request = external_auth_pb2.CheckRequest()
+    request.attributes.source.address.socket_address.address = "10.0.0.1"
+    found = request.attributes.request.http
+    found.method, found.path, found.host, found.scheme = method, path, "app", "http"
+    for name, value in headers.items():
+        found.headers[name.replace("_", "-")] = value
+    return request
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[Service]:
+    async with http_client() as client:
+        made = Service(client)
+        yield made
+        await made.keeper.close()
+
+
+@pytest.mark.parametrize(
+    ("target", "caller"),
+    [
+        ("", PROXY),
+        ("ns/other", PROXY),
+        ("x" * 100_000, PROXY),
+        (TARGET, ""),
+        (TARGET, "spiffe://cluster.local/ns/ns/sa/other"),
+        (TARGET, "spiffe://cluster.local/ns/other/sa/app"),
+        (TARGET, "spiffe://evil/ns/ns/sa/app"),
+        (TARGET, PROXY + "/x"),
+    ],
+)
+async def test_only_the_proxies_of_a_known_target_get_an_answer(service: Service, target: str, caller: str) -> None:
+    service.load(ANY)
+    assert await service.status(http()) == 200
+    assert await service.status(http(), target=target, caller=caller) == 403
+
+
+async def test_a_target_without_an_owner_belongs_to_nobody(service: Service) -> None:
+    service.load(ANY, service_account="")
+    assert await service.status(http(), caller="spiffe://cluster.local/ns/ns/sa/") == 403
+
+
+async def test_callers_of_an_alias_trust_domain_are_the_same_proxies(service: Service) -> None:
+    service.load(ANY, trust_domain="new", trust_domain_aliases=["old"])
+    assert await service.status(http(), caller="spiffe://old/ns/ns/sa/app") == 200
+    assert await service.status(http(), caller=PROXY) == 403
+
+
+async def test_a_broken_policy_denies_is_refused_and_recovers(service: Service) -> None:
+    service.load(ANY)
+    for broken in (
+        workload({"rules": [{"when": [{"key": "x", "values": ["y"]}]}]}),
+        workload({"unknown": 1}),
+        workload(ANY, authentication={"jwtRules": [{"issuer": "i", "jwks": "{}"}]}),
+        workload(ANY, authentication={"jwtRules": [{}]}),
+        workload(ANY, target="ns/other"),
+        b"\xff",
+    ):
+        with pytest.raises(ResourcesRejected) as rejected:
+            service.policies.take({TARGET: broken}, [])
+        assert list(rejected.value.reasons) == [TARGET]
+        assert await service.status(http()) == 403
+        assert TARGET in service.policies.broken()
+    service.load(ANY)
+    assert await service.status(http()) == 200
+    service.policies.take({}, [TARGET])
+    assert await service.status(http()) == 403
+
+
+def mutilated() -> list[tuple[str, bytes]]:
+    no_method, no_path, no_http = http(), http(), http()
+    no_method.attributes.request.http.method = ""
+    no_path.attributes.request.http.path = ""
+    no_http.attributes.request.ClearField("http")
+    bad_utf8 = http().SerializeToString().replace(b"10.0.0.1", b"\xff\xfe\xfd.0.0.")
+    return [
+        ("nothing", b""),
+        ("noise", b"\x0a\xff\xff\xff\x01"),
+        ("no method", no_method.SerializeToString()),
+        ("no path", no_path.SerializeToString()),
+        ("no http", no_http.SerializeToString()),
+        ("bad utf-8", bad_utf8),
+        ("cut", http(x="y" * 1000).SerializeToString()[:-100]),
+        ("huge header, wrong method", http("POST", x="y" * 1_000_000).SerializeToString()),
+        ("huge path, wrong method", http("POST", path="/" + "a" * 1_000_000).SerializeToString()),
+        ("huge cookie, wrong method", http("POST", cookie="a=b;" * 250_000).SerializeToString()),
+        ("huge forwarded-for", http("POST", x_forwarded_for="1.1.1.1," * 100_000).SerializeToString()),
+    ]
+
+
+@pytest.mark.parametrize("data", [d for _, d in mutilated()], ids=[n for n, _ in mutilated()])
+async def test_hostile_requests_are_denied(service: Service, data: bytes) -> None:
+    service.load(
+        GET_ONLY,
+        authentication={"jwtRules": [{"issuer": "i", "jwks": JWKS, "fromCookies": ["c"], "fromParams": ["p"]}]},
+    )
+    started = time.perf_counter()
+    response = await service.check(data)
+    assert time.perf_counter() - started < 1
+    assert response.denied_response.status.code == 403
+    assert response.denied_response.body == "RBAC: access denied"
+    denial = service.denials.get(response.denied_response.headers[0].header.value)
+    assert denial is not None
+    assert len(json.dumps(render_denial(denial))) < 20_000
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=200), st.integers(0, 200), st.integers(0, 255))
+async def test_no_bytes_crash_the_service_or_pass_a_closed_door(
+    service: Service, noise: bytes, at: int, byte: int
+) -> None:
+    service.load(SIGNED_IN, authentication={"jwtRules": [{"issuer": "i", "jwks": JWKS}]})
+    changed = bytearray(http(authorization="Bearer a.b.c", x="y").SerializeToString())
+    changed[at % len(changed)] = byte
+    for data in (noise, bytes(changed)):
+        assert await service.status(data) in {401, 403}
+
+
+async def test_recent_denials_are_bounded_and_hold_no_secrets(service: Service) -> None:
+    key = {"rules": [{"when": [{"key": "request.headers[authorization]", "values": ["x"]}]}]}
+    service.load(key)
+    ids = []
+    for _ in range(6):
+        response = await service.check(http(path="/?token=s3cr3t", authorization="Basic s3cr3t", cookie="s3cr3t"))
+        ids.append(response.denied_response.headers[0].header.value)
+    assert [service.denials.get(i) is not None for i in ids] == [False, False, True, True, True, True]
+    denial = service.denials.get(ids[-1])
+    assert denial is not None
+    rendered = json.dumps(render_denial(denial))
+    assert "s3cr3t" not in rendered
+    assert "[redacted]" in rendered
+
+
+async def test_raw_headers_are_understood(service: Service) -> None:
+    service.load({"rules": [{"when": [{"key": "request.headers[x]", "values": ["a,b"]}]}]})
+    request = http()
+    for value in (b"a", b"b"):
+        request.attributes.request.http.header_map.headers.append(base_pb2.HeaderValue(key="X", raw_value=value))
+    assert await service.status(request) == 200
+
+
+async def test_remote_address_counts_the_trusted_hops_of_the_mesh(service: Service) -> None:
+    service.load({"rules": [{"from": [{"source": {"remoteIpBlocks": ["1.1.1.1"]}}]}]}, trusted_hops=1)
+    assert await service.status(http(x_forwarded_for="1.1.1.1, 10.0.0.1")) == 200
+    assert await service.status(http(x_forwarded_for="10.0.0.1, 1.1.1.1")) == 403
+
+
+async def test_preflight_needs_no_token_and_a_bare_options_does(service: Service) -> None:
+    service.load(ANY, authentication={"jwtRules": [{"issuer": "https://auth.corp.com", "jwks": JWKS}]})
+    asked = {"authorization": "Bearer bad", "origin": "https://a", "access_control_request_method": "GET"}
+    assert await service.status(http("OPTIONS", **asked)) == 200
+    assert await service.status(http("OPTIONS", authorization="Bearer bad")) == 401
+
+
+REMOTE = {"jwtRules": [{"issuer": "https://auth.corp.com", "jwksUri": "http://127.0.0.1:1/none"}]}
+
+
+async def test_without_keys_a_token_is_refused_with_a_reason_and_no_token_still_passes(service: Service) -> None:
+    service.load(ANY, authentication=REMOTE)
+    response = await service.check(http(authorization=f"Bearer {token()}"))
+    assert response.denied_response.status.code == 401
+    assert response.denied_response.body == "Jwks remote fetch is failed"
+    denial_id = next(h.header.value for h in response.denied_response.headers if h.header.key == "x-lateen-denial")
+    denial = service.denials.get(denial_id)
+    assert denial is not None
+    assert "ConnectError" in denial.reason
+    assert await service.status(http()) == 200
+
+
+@pytest.fixture
+async def issuer() -> AsyncIterator[KeyServer]:
+    async with key_server() as server:
+        yield server
+
+
+async def test_a_rotated_key_is_fetched_when_a_token_names_it(service: Service, issuer: KeyServer) -> None:
+    url = issuer.serve_json("/jwks", {"keys": [jwk(KEY, "k1")]})
+    service.load(SIGNED_IN, authentication={"jwtRules": [{"issuer": "https://auth.corp.com", "jwksUri": url}]})
+    # the very first request waits for the first fetch
+    assert await service.status(http(authorization=f"Bearer {token()}")) == 200
+    rotated = token(OTHER_KEY, header={"kid": "k2"})
+    issuer.serve_json("/jwks", {"keys": [jwk(OTHER_KEY, "k2")]})
+    asked = await asyncio.gather(*(service.status(http(authorization=f"Bearer {rotated}")) for _ in range(20)))
+    assert set(asked) == {200}
+    assert issuer.asked.count("/jwks") == 2
+    # tokens of the key that is gone are refused although they were cached
+    assert await service.status(http(authorization=f"Bearer {token()}")) == 401
+
+
+async def test_verified_claims_and_the_deciding_rule_are_dynamic_metadata(service: Service) -> None:
+    service.load(SIGNED_IN, authentication={"jwtRules": [{"issuer": "https://auth.corp.com", "jwks": JWKS}]})
+    response = await service.check(http(authorization=f"Bearer {token()}"))
+    fields = response.dynamic_metadata.fields
+    assert fields["payload"].struct_value["sub"] == "alice"
+    assert fields["lateen"].struct_value["policy"] == "ns/p0"
+    assert fields["lateen"].struct_value["verdict"] == "allow"
+    denied = await service.check(http())
+    lateen = denied.dynamic_metadata.fields["lateen"].struct_value
+    assert lateen["denial_id"] == denied.denied_response.headers[0].header.value
+    assert 'lateen_authz_decisions_total{policy="ns/p0",verdict="allow"} 1.0' in service.metrics.render().decode()
