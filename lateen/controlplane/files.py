@@ -12,9 +12,11 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import structlog
+
 from lateen.clock import Clock
 from lateen.mesh.diagnostics import Diagnostic, Severity
-from lateen.mesh.loader import Located, load_mesh_config, load_text
+from lateen.mesh.loader import Loaded, Located, load_mesh_config, load_text
 from lateen.mesh.meshconfig import MeshConfig
 from lateen.mesh.metadata import ResourceKey
 
@@ -135,9 +137,9 @@ class FileSource:
         if text is None:
             return False
         if isinstance(text, Diagnostic):
-            state.diagnostics = (text,)
+            state.diagnostics, state.digest = (text,), b""
             return True
-        loaded = load_text(text, str(path))
+        loaded = _load(text, path)
         new = {located.resource.key: located for located in loaded.resources}
         state.resources = new | _kept(state.resources, new, loaded.diagnostics)
         state.diagnostics = loaded.diagnostics
@@ -155,7 +157,7 @@ class FileSource:
         if text is None:
             return False
         if isinstance(text, Diagnostic):
-            state.diagnostics = (text,)
+            state.diagnostics, state.digest = (text,), b""
             return True
         mesh, state.diagnostics = load_mesh_config(text, str(self._mesh_file))
         if not state.broken:
@@ -190,7 +192,7 @@ class FileSource:
             return _problem(path, f"not UTF-8 text (byte {error.start})", hint="save the file as UTF-8")
         state.signature, state.deferred = signature, 0
         digest = hashlib.blake2b(data, digest_size=16).digest()
-        if digest == state.digest and not any(d.code == "LTN0004" for d in state.diagnostics):
+        if digest == state.digest:
             return None
         state.digest = digest
         return text
@@ -217,6 +219,15 @@ async def watch(source: FileSource, clock: Clock, interval: float = POLL_SECONDS
         if change is not None:
             yield change
         await clock.sleep(interval)
+
+
+def _load(text: str, path: Path) -> Loaded:
+    """As `load_text`; a failure of ours to understand the text is a finding too, and takes nothing away."""
+    try:
+        return load_text(text, str(path))
+    except Exception as error:  # noqa: BLE001 - one file must not end the watching of all others
+        structlog.get_logger().exception("a file could not be loaded", file=str(path))
+        return Loaded(diagnostics=(_problem(path, f"cannot be loaded: {type(error).__name__}: {error}"),))
 
 
 def _kept(

@@ -38,7 +38,7 @@ def order(client: ModelClient, since: int = 0) -> list[str]:
     return [push.type_url.rpartition(".")[2] for push in client.log[since:]]
 
 
-def test_first_pushes_go_out_in_order():
+def test_first_pushes_go_out_in_order() -> None:
     client = like_envoy()
     client.offer(full())
     client.quiesce()
@@ -46,7 +46,7 @@ def test_first_pushes_go_out_in_order():
     assert client.session.synced
 
 
-def test_listeners_and_routes_wait_until_clusters_are_taken_but_not_for_ever():
+def test_listeners_and_routes_wait_until_clusters_are_taken_but_not_for_ever() -> None:
     client = like_envoy()
     client.offer(full())
     client.pump()
@@ -57,7 +57,7 @@ def test_listeners_and_routes_wait_until_clusters_are_taken_but_not_for_ever():
     assert order(client)[2:] == ["Listener", "RouteConfiguration"]
 
 
-def test_an_ack_alone_sends_nothing():
+def test_an_ack_alone_sends_nothing() -> None:
     client = like_envoy()
     client.offer(full())
     client.quiesce()
@@ -67,7 +67,7 @@ def test_an_ack_alone_sends_nothing():
     assert len(client.log) == sent
 
 
-def test_a_stale_nonce_is_not_answered():
+def test_a_stale_nonce_is_not_answered() -> None:
     client = like_envoy()
     client.offer(full("1"))
     client.quiesce()
@@ -80,7 +80,7 @@ def test_a_stale_nonce_is_not_answered():
     assert client.session.holds(CDS, "c") == "2@c"
 
 
-def test_an_empty_wildcard_is_answered_so_that_envoy_starts():
+def test_an_empty_wildcard_is_answered_so_that_envoy_starts() -> None:
     client = DeltaModel()
     client.ask(CDS)
     client.offer({})
@@ -88,14 +88,14 @@ def test_an_empty_wildcard_is_answered_so_that_envoy_starts():
     assert [(p.type_url, p.resources, p.removed) for p in client.log] == [(CDS, (), ())]
 
 
-def test_nothing_is_sent_before_a_snapshot_is_there():
+def test_nothing_is_sent_before_a_snapshot_is_there() -> None:
     client = like_envoy()
     client.pump()
     assert client.log == []
     assert client.session.status(client.now)[CDS].status is SyncState.NOT_SENT
 
 
-def test_removed_clusters_go_after_listeners_and_routes():
+def test_removed_clusters_go_after_listeners_and_routes() -> None:
     client = like_envoy()
     client.now += OPENING
     client.offer(full())
@@ -113,7 +113,7 @@ def test_removed_clusters_go_after_listeners_and_routes():
     assert "c" not in client.held[CDS]
 
 
-def test_a_cluster_stays_while_a_refused_route_still_names_it():
+def test_a_cluster_stays_while_a_refused_route_still_names_it() -> None:
     client = like_envoy(bad="2")
     client.now += OPENING
     client.offer(full("1"))
@@ -130,7 +130,7 @@ def test_a_cluster_stays_while_a_refused_route_still_names_it():
     assert set(client.held[CDS]) == {"d"}
 
 
-def test_a_changed_cluster_has_its_endpoints_sent_again():
+def test_a_changed_cluster_has_its_endpoints_sent_again() -> None:
     client = like_envoy()
     client.offer(full("1"))
     client.quiesce()
@@ -140,7 +140,7 @@ def test_a_changed_cluster_has_its_endpoints_sent_again():
     assert order(client, sent) == ["Cluster", "ClusterLoadAssignment"]
 
 
-def test_a_refused_resource_keeps_its_last_good_version_and_is_not_sent_again():
+def test_a_refused_resource_keeps_its_last_good_version_and_is_not_sent_again() -> None:
     client = like_envoy(bad="2")
     client.offer(full("1"))
     client.quiesce()
@@ -161,7 +161,7 @@ def test_a_refused_resource_keeps_its_last_good_version_and_is_not_sent_again():
 
 @pytest.mark.parametrize("says", ["something is wrong", "names"])
 @pytest.mark.parametrize("model", [DeltaModel, SotwModel])
-def test_one_bad_resource_does_not_hold_back_the_others(model: type[ModelClient], says: str):
+def test_one_bad_resource_does_not_hold_back_the_others(model: type[ModelClient], says: str) -> None:
     client = model(lambda b: b.data == b"bad")
     client.says = says
     client.ask(CDS)
@@ -174,7 +174,7 @@ def test_one_bad_resource_does_not_hold_back_the_others(model: type[ModelClient]
     assert any(isinstance(e, Nacked) for e in client.events)
 
 
-def test_while_the_culprit_is_sought_other_changes_still_flow():
+def test_while_the_culprit_is_sought_other_changes_still_flow() -> None:
     client = DeltaModel(lambda b: b.data == b"bad")
     client.ask(CDS)
     many = [blob(CDS, f"cluster-{i}", "bad" if i % 2 else "1") for i in range(16)]
@@ -190,7 +190,7 @@ def test_while_the_culprit_is_sought_other_changes_still_flow():
     assert set(client.held[CDS]) == {b.name for b in many if b.data != b"bad"} | {"fresh"}
 
 
-def test_a_reconnecting_client_is_sent_only_what_it_lacks():
+def test_a_reconnecting_client_is_sent_only_what_it_lacks() -> None:
     client = like_envoy()
     client.offer(full("1"))
     client.quiesce()
@@ -207,7 +207,7 @@ def test_a_reconnecting_client_is_sent_only_what_it_lacks():
     ]
 
 
-def test_nothing_is_removed_while_a_reconnecting_client_is_still_introducing_itself():
+def test_nothing_is_removed_while_a_reconnecting_client_is_still_introducing_itself() -> None:
     client = like_envoy()
     client.offer(full("1"))
     client.quiesce()
@@ -218,7 +218,7 @@ def test_nothing_is_removed_while_a_reconnecting_client_is_still_introducing_its
     assert [p.removed for p in client.log if p.type_url == CDS][-1] == ()
 
 
-def test_a_name_that_does_not_exist_is_answered_once():
+def test_a_name_that_does_not_exist_is_answered_once() -> None:
     client = DeltaModel()
     client.ask(RDS, ["nowhere"])
     client.offer({})
@@ -229,7 +229,7 @@ def test_a_name_that_does_not_exist_is_answered_once():
     assert client.held[RDS]["nowhere"].hash == "1@nowhere"
 
 
-def test_unsubscribing_stops_updates_and_asking_again_sends_again():
+def test_unsubscribing_stops_updates_and_asking_again_sends_again() -> None:
     client = DeltaModel()
     client.ask(EDS, ["a", "b"])
     client.offer(snapshot(blob(EDS, "a"), blob(EDS, "b")))
@@ -243,7 +243,7 @@ def test_unsubscribing_stops_updates_and_asking_again_sends_again():
     assert client.held[EDS]["a"].hash == "2@a"
 
 
-def test_a_stalled_client_gets_the_newest_state_only():
+def test_a_stalled_client_gets_the_newest_state_only() -> None:
     client = DeltaModel()
     client.ask(CDS)
     for i in range(1000):
@@ -254,7 +254,7 @@ def test_a_stalled_client_gets_the_newest_state_only():
     assert [p.version for p in client.log] == ["v0", "v999"]
 
 
-def test_a_gate_holds_back_listeners_and_their_routes_only():
+def test_a_gate_holds_back_listeners_and_their_routes_only() -> None:
     client = like_envoy()
     client.offer(full("1"))
     client.quiesce()
@@ -270,7 +270,7 @@ def test_a_gate_holds_back_listeners_and_their_routes_only():
     assert client.held[RDS]["r"].hash == "2@r"
 
 
-def test_refused_listeners_are_tried_again_when_a_new_cluster_has_arrived():
+def test_refused_listeners_are_tried_again_when_a_new_cluster_has_arrived() -> None:
     missing = True
     client = DeltaModel(lambda b: b.type_url == LDS and missing)
     client.ask(CDS)
@@ -284,7 +284,7 @@ def test_refused_listeners_are_tried_again_when_a_new_cluster_has_arrived():
     assert client.held[LDS]["l"].hash == "1@l"
 
 
-def test_our_own_types_are_served_as_wildcards():
+def test_our_own_types_are_served_as_wildcards() -> None:
     client = DeltaModel()
     client.ask(WORKLOAD_POLICY)
     client.offer(snapshot(blob(WORKLOAD_POLICY, "ns/a"), blob(WORKLOAD_POLICY, "ns/b")))
@@ -294,16 +294,17 @@ def test_our_own_types_are_served_as_wildcards():
     assert {n: b.hash for n, b in client.held[WORKLOAD_POLICY].items()} == {"ns/b": "2@ns/b"}
 
 
-def test_types_that_are_not_served_are_mentioned_once_and_bounded():
+def test_types_that_are_not_served_are_mentioned_once_and_bounded() -> None:
     session = StreamSession(Style.DELTA)
     assert session.on_request(DeltaRequest("type.googleapis.com/x"), 0.0) == [NotServed("type.googleapis.com/x")]
     assert session.on_request(DeltaRequest("type.googleapis.com/x"), 0.0) == []
+    for i in range(7):
+        session.on_request(DeltaRequest(f"type.googleapis.com/{i}"), 0.0)
     with pytest.raises(ProtocolViolation):
-        for i in range(100):
-            session.on_request(DeltaRequest(f"type.googleapis.com/{i}"), 0.0)
+        session.on_request(DeltaRequest("type.googleapis.com/one-too-many"), 0.0)
 
 
-def test_too_many_names_end_the_stream():
+def test_too_many_names_end_the_stream() -> None:
     session = StreamSession(Style.DELTA)
     names = tuple(str(i) for i in range(session.limits.names + 1))
     with pytest.raises(ProtocolViolation):
@@ -312,7 +313,7 @@ def test_too_many_names_end_the_stream():
         StreamSession(Style.DELTA).on_request(DeltaRequest(CDS, initial_versions=dict.fromkeys(names, "1")), 0.0)
 
 
-def test_an_ack_says_how_many_and_how_long():
+def test_an_ack_says_how_many_and_how_long() -> None:
     client = DeltaModel()
     client.ask(CDS)
     client.offer(snapshot(blob(CDS, "a"), blob(CDS, "b")))
@@ -322,7 +323,7 @@ def test_an_ack_says_how_many_and_how_long():
     assert client.events[-1] == Acked(CDS, 2, 0.25)
 
 
-def test_state_of_the_world_repeats_what_is_held_and_drops_what_is_gone():
+def test_state_of_the_world_repeats_what_is_held_and_drops_what_is_gone() -> None:
     client = SotwModel()
     client.ask(CDS)
     client.ask(EDS, ["a"])
