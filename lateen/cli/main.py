@@ -15,6 +15,7 @@ app = typer.Typer(
     help="Istio's API on stock Envoy: run, inspect and explain a mesh.",
     epilog=EPILOG,
     no_args_is_help=True,
+    add_completion=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -39,7 +40,7 @@ ColourOption = Annotated[Colour, typer.Option("--color", help="Colour of diagnos
 NamespaceOption = Annotated[str | None, typer.Option("-n", "--namespace", help="Only this namespace.")]
 
 
-@app.command(rich_help_panel=RUN, epilog=EPILOG)
+@app.command(rich_help_panel=RUN, epilog=EPILOG, short_help="Start the mesh described in a directory.")
 def up(
     directory: Annotated[Path, typer.Argument(help="Directory of Istio and Kubernetes YAML with a lateen.yaml.")],
     exec_command: Annotated[
@@ -68,7 +69,7 @@ def up(
     running.up(directory, exec_command=exec_command, mode=mode, timeout=timeout, colour=colour)
 
 
-@app.command(rich_help_panel=RUN, epilog=EPILOG)
+@app.command(rich_help_panel=RUN, epilog=EPILOG, short_help="Print the logs of a workload or service.")
 def logs(
     workload: Annotated[
         str | None, typer.Argument(help="Workload, replica or service; without it: what there is.")
@@ -90,7 +91,7 @@ def logs(
     command.logs(workload, control_plane=control_plane, container=container, tail=tail, follow=follow)
 
 
-@app.command("demo-token", rich_help_panel=RUN, epilog=EPILOG)
+@app.command("demo-token", rich_help_panel=RUN, epilog=EPILOG, short_help="Print a JWT of the mesh's local issuer.")
 def demo_token(
     *,
     subject: Annotated[str, typer.Option("--sub", help="Subject of the token.")] = "alice",
@@ -121,7 +122,7 @@ def demo_token(
     )
 
 
-@app.command(rich_help_panel=CHANGE, epilog=EPILOG)
+@app.command(rich_help_panel=CHANGE, epilog=EPILOG, short_help="Apply resources to the running mesh.")
 def apply(
     files: Annotated[
         list[str], typer.Option("-f", "--filename", metavar="FILE", help="File, directory or - for stdin. Repeatable.")
@@ -140,7 +141,7 @@ def apply(
     resources.apply(tuple(files), control_plane=control_plane, fmt=fmt, colour=colour)
 
 
-@app.command(rich_help_panel=CHANGE, epilog=EPILOG)
+@app.command(rich_help_panel=CHANGE, epilog=EPILOG, short_help="List resources of the running mesh.")
 def get(
     kind: Annotated[str, typer.Argument(metavar="KIND[/NAME]", help="vs, destinationrules, HTTPRoute ... or all.")],
     name: Annotated[str | None, typer.Argument(help="Name of one resource.")] = None,
@@ -160,7 +161,7 @@ def get(
     resources.get(kind, name, namespace=namespace, fmt=fmt, control_plane=control_plane)
 
 
-@app.command(rich_help_panel=CHANGE, epilog=EPILOG)
+@app.command(rich_help_panel=CHANGE, epilog=EPILOG, short_help="Delete a resource that was applied.")
 def delete(
     kind: Annotated[str, typer.Argument(metavar="KIND[/NAME]", help="As in get.")],
     name: Annotated[str | None, typer.Argument(help="Name of the resource.")] = None,
@@ -174,7 +175,7 @@ def delete(
     resources.delete(kind, name, namespace=namespace, control_plane=control_plane)
 
 
-@app.command(rich_help_panel=CHANGE, epilog=EPILOG)
+@app.command(rich_help_panel=CHANGE, epilog=EPILOG, short_help="Check resources and how they fit together.")
 def analyze(
     paths: Annotated[list[Path] | None, typer.Argument(help="Files and directories; none: the running mesh.")] = None,
     *,
@@ -207,7 +208,9 @@ def analyze(
     )
 
 
-@app.command("proxy-status", rich_help_panel=INSPECT, epilog=EPILOG)
+@app.command(
+    "proxy-status", rich_help_panel=INSPECT, epilog=EPILOG, short_help="Show whether proxies are in sync, and why not."
+)
 def proxy_status(
     name: Annotated[str | None, typer.Argument(metavar="[NAME[.NS]]", help="Only this proxy or workload.")] = None,
     *,
@@ -227,7 +230,7 @@ def proxy_status(
     proxystatus.proxy_status(name, fmt=fmt, watch=watch, control_plane=control_plane)
 
 
-@app.command(rich_help_panel=INSPECT)
+@app.command(rich_help_panel=INSPECT, short_help="Print versions.")
 def version(fmt: FormatOption = Format.TABLE) -> None:
     """Print the versions of Lateen, of the Envoy it found and of Python."""
     from lateen.cli import version as command
@@ -235,19 +238,31 @@ def version(fmt: FormatOption = Format.TABLE) -> None:
     command.version(fmt)
 
 
-@app.command(rich_help_panel=SERVERS, context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@app.command(
+    rich_help_panel=SERVERS,
+    context_settings={"ignore_unknown_options": True, "help_option_names": []},
+    short_help="The xDS management server.",
+)
 def controlplane(arguments: Annotated[list[str] | None, typer.Argument()] = None) -> None:
     """The xDS management server (see: lateen controlplane --help)."""
     _serve("lateen.controlplane", arguments)
 
 
-@app.command(rich_help_panel=SERVERS, context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@app.command(
+    rich_help_panel=SERVERS,
+    context_settings={"ignore_unknown_options": True, "help_option_names": []},
+    short_help="Keys, certificates and SDS beside Envoys.",
+)
 def agent(arguments: Annotated[list[str] | None, typer.Argument()] = None) -> None:
     """The agent beside Envoys: keys, certificates, SDS (see: lateen agent --help)."""
     _serve("lateen.agent", arguments)
 
 
-@app.command(rich_help_panel=SERVERS, context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@app.command(
+    rich_help_panel=SERVERS,
+    context_settings={"ignore_unknown_options": True, "help_option_names": []},
+    short_help="The external authorization service.",
+)
 def extauthz(arguments: Annotated[list[str] | None, typer.Argument()] = None) -> None:
     """The external authorization service (see: lateen extauthz --help)."""
     _serve("extauthz", arguments)
@@ -257,6 +272,7 @@ def extauthz(arguments: Annotated[list[str] | None, typer.Argument()] = None) ->
     "ratelimit-service",
     rich_help_panel=SERVERS,
     context_settings={"ignore_unknown_options": True, "help_option_names": []},
+    short_help="The rate limit service.",
 )
 def ratelimit_service(arguments: Annotated[list[str] | None, typer.Argument()] = None) -> None:
     """The rate limit service (see: lateen ratelimit-service --help)."""
@@ -264,7 +280,10 @@ def ratelimit_service(arguments: Annotated[list[str] | None, typer.Argument()] =
 
 
 @app.command(
-    "ca-service", rich_help_panel=SERVERS, context_settings={"ignore_unknown_options": True, "help_option_names": []}
+    "ca-service",
+    rich_help_panel=SERVERS,
+    context_settings={"ignore_unknown_options": True, "help_option_names": []},
+    short_help="The certificate authority.",
 )
 def ca_service(arguments: Annotated[list[str] | None, typer.Argument()] = None) -> None:
     """The certificate authority (see: lateen ca-service --help)."""

@@ -1,5 +1,6 @@
 """`lateen apply`, `get` and `delete`: the resources of a running mesh through its apply API."""
 
+import difflib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -104,17 +105,13 @@ def _parse_target(kind: str, name: str | None) -> tuple[KindInfo | None, str | N
     word, _, suffix = kind.partition("/")
     if word == "all":
         return None, suffix or name
-    try:
-        return find_kind(word), suffix or name
-    except KeyError as error:
-        import difflib
-
-        words = {
-            alias: info.id for info in KINDS.values() for alias in (info.id.lower(), info.plural, *info.short_names)
-        }
-        close = difflib.get_close_matches(word.lower(), words, n=1)
-        hint = f"did you mean {words[close[0]]}?" if close else "one of: " + ", ".join(sorted(KINDS))
-        raise CommandError(Exit.USAGE, f"unknown kind: {word}", hint) from error
+    info = find_kind(word)
+    if info is not None:
+        return info, suffix or name
+    words = {alias: kind.id for kind in KINDS.values() for alias in (kind.id.lower(), kind.plural, *kind.short_names)}
+    close = difflib.get_close_matches(word.lower(), words, n=1)
+    hint = f"did you mean {words[close[0]]}?" if close else "one of: " + ", ".join(sorted(KINDS))
+    raise CommandError(Exit.USAGE, f"unknown kind: {word}", hint)
 
 
 def _other_names(info: KindInfo | None) -> str:
