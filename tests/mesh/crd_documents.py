@@ -1,11 +1,13 @@
 """Documents to judge: drawn from a CRD schema (mostly valid, every field reachable), and samples with one thing changed."""
 
 import copy
+import re
 from typing import Any
 
 from hypothesis import strategies as st
 
 Schema = dict[str, Any]
+Json = Any
 
 _WORDS = (
     "", "a", "*", "a*", "a.b.c", "A_b", "a b", "0s", "1ms", "10s", "1m30s", "0.5ms", "-1s", "5", "1.2.3.4", "1.2.3.4/16", "::1", "/", "/v1", "/a//b",
@@ -43,7 +45,7 @@ _PLAIN = st.sampled_from(("a", "b", "10s", "/v1", "a.b.c", "1m30s"))
 
 
 @st.composite
-def documents(draw: st.DrawFn, schema: Schema) -> Any:
+def documents(draw: st.DrawFn, schema: Schema) -> Json:
     """A `spec` for `schema`: most draws obey it, a few break it in one or two places."""
     budget = draw(st.sampled_from((0, 0, 1, 1, 2)))
     return _value(draw, schema, 0, [budget])
@@ -56,7 +58,7 @@ def _spoil(draw: st.DrawFn, faults: list[int], odds: int = 12) -> bool:
     return False
 
 
-def _value(draw: st.DrawFn, schema: Schema, depth: int, faults: list[int]) -> Any:
+def _value(draw: st.DrawFn, schema: Schema, depth: int, faults: list[int]) -> Json:
     if _spoil(draw, faults, 40):
         return draw(st.sampled_from(_WRONG))
     if schema.get("x-kubernetes-preserve-unknown-fields"):
@@ -102,8 +104,6 @@ def _string(draw: st.DrawFn, schema: Schema, faults: list[int]) -> str:
 
 
 def _fits(word: str, schema: Schema, rules: str) -> bool:
-    import re
-
     if not schema.get("minLength", 0) <= len(word) <= schema.get("maxLength", 10**6):
         return False
     if "cross namespace" in str(schema.get("x-kubernetes-validations", "")):
@@ -116,7 +116,7 @@ def _object(draw: st.DrawFn, schema: Schema, depth: int, faults: list[int]) -> d
     required = set(schema.get("required", []))
     value: dict[str, Any] = {}
     optional = [name for name in properties if name not in required]
-    most = 3 if depth < 5 else 1  # noqa: PLR2004 -- deep objects stay small
+    most = 3 if depth < 5 else 1  # deep objects stay small
     chosen = draw(st.lists(st.sampled_from(optional), max_size=most, unique=True)) if optional else []
     for name in properties:
         if (name in required and not _spoil(draw, faults)) or name in chosen:
@@ -157,7 +157,7 @@ def _keep_one(draw: st.DrawFn, schema: Schema, value: dict[str, Any]) -> None:
 Step = tuple[str | int, ...]
 
 
-def _places(value: Any, path: Step = ()) -> list[Step]:
+def _places(value: Json, path: Step = ()) -> list[Step]:
     places = [path] if path else []
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for step, item in items:
@@ -165,7 +165,7 @@ def _places(value: Any, path: Step = ()) -> list[Step]:
     return places
 
 
-def _at(value: Any, path: Step) -> Any:
+def _at(value: Json, path: Step) -> Json:
     for step in path:
         value = value[step]
     return value

@@ -7,7 +7,7 @@ import base64
 import copy
 import ipaddress
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,8 +17,11 @@ from urllib.parse import urlsplit
 import celpy
 import yaml
 from celpy import celtypes
+from celpy.adapter import json_to_cel
+from celpy.evaluation import CELEvalError
 
 Schema = dict[str, Any]
+Json = Any
 _ORACLE = Path(__file__).resolve().parents[3] / "shared" / "oracle"
 CRD_FILES = (_ORACLE / "istio" / "crd", _ORACLE / "gateway-api" / "crd")
 SAMPLES = _ORACLE / "istio" / "samples"
@@ -50,13 +53,13 @@ def violations(group: str, kind: str, document: dict[str, Any]) -> list[Violatio
     """Everything the CRD of `kind` objects to in `document`; metadata is not looked at."""
     schema = schemas()[group, kind]
     body = {key: value for key, value in document.items() if key not in {"apiVersion", "kind", "metadata", "status"}}
-    trimmed = {**schema, "properties": {k: v for k, v in schema["properties"].items() if k in {"spec"}}}
+    trimmed = {**schema, "properties": {k: v for k, v in schema["properties"].items() if k == "spec"}}
     body = _with_defaults(trimmed, copy.deepcopy(body))
     found = list(_structural(trimmed, body, ""))
     return found or list(_rules(trimmed, body, ""))
 
 
-def _with_defaults(schema: Schema, value: Any) -> Any:
+def _with_defaults(schema: Schema, value: Json) -> Json:
     if isinstance(value, dict):
         for name, below in schema.get("properties", {}).items():
             if "default" in below and value.get(name) is None:
@@ -78,7 +81,7 @@ _TYPES = {"object": dict, "array": list, "string": str, "boolean": bool}
 _FORMATS = {"int32": (-(2**31), 2**31 - 1), "int64": (-(2**63), 2**63 - 1)}
 
 
-def _has_type(kind: str, value: Any) -> bool:
+def _has_type(kind: str, value: Json) -> bool:
     if kind == "integer":
         return isinstance(value, int) and not isinstance(value, bool)
     if kind == "number":
@@ -86,7 +89,7 @@ def _has_type(kind: str, value: Any) -> bool:
     return isinstance(value, _TYPES[kind])
 
 
-def _structural(schema: Schema, value: Any, path: str) -> Iterator[Violation]:
+def _structural(schema: Schema, value: Json, path: str) -> Iterator[Violation]:
     kind = schema.get("type")
     if schema.get("x-kubernetes-int-or-string"):
         if not isinstance(value, int | str) or isinstance(value, bool):
@@ -102,7 +105,7 @@ def _structural(schema: Schema, value: Any, path: str) -> Iterator[Violation]:
         yield from _list(schema, value, path)
 
 
-def _value_keywords(schema: Schema, value: Any, path: str) -> Iterator[Violation]:
+def _value_keywords(schema: Schema, value: Json, path: str) -> Iterator[Violation]:
     if "enum" in schema and (value not in schema["enum"] or isinstance(value, bool)):
         yield Violation(path, "unsupported value")
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -133,7 +136,7 @@ def _format(name: str, value: str) -> bool:
     return True
 
 
-def _branches(schema: Schema, value: Any, path: str) -> Iterator[Violation]:
+def _branches(schema: Schema, value: Json, path: str) -> Iterator[Violation]:
     def fits(branch: Schema) -> bool:
         return not list(_open(branch, value))
 
@@ -147,7 +150,7 @@ def _branches(schema: Schema, value: Any, path: str) -> Iterator[Violation]:
         yield Violation(path, "must not match not")
 
 
-def _open(branch: Schema, value: Any) -> Iterator[Violation]:
+def _open(branch: Schema, value: Json) -> Iterator[Violation]:
     """A branch only constrains: it never closes the object."""
     yield from _value_keywords(branch, value, "")
     yield from _branches(branch, value, "")
@@ -253,7 +256,7 @@ def _duration(text: celtypes.StringType) -> celtypes.DurationType:
     return celtypes.DurationType(seconds=0, nanos=0) + celtypes.DurationType(f"{sign * seconds:.9f}s")
 
 
-_FUNCTIONS = {
+_FUNCTIONS: dict[str, Callable[..., Json]] = {
     "substring": _substring,
     "url": _url,
     "isURL": _is_url,
@@ -265,29 +268,29 @@ _ENVIRONMENT = celpy.Environment()
 
 
 @cache
-def _program(rule: str) -> Any:
+def _program(rule: str) -> Json:
     return _ENVIRONMENT.program(_ENVIRONMENT.compile(rule), functions=_FUNCTIONS)
 
 
 _RESERVED = {"namespace": "__namespace__"}
 
 
-def _cel(value: Any) -> Any:
+def _cel(value: Json) -> Json:
     if isinstance(value, dict):
-        return celtypes.MapType({celtypes.StringType(_RESERVED.get(k, k)): _cel(v) for k, v in value.items()})
+        return celtypes.MapType({celtypes.StringType(_RESERVED.get(str(k), str(k))): _cel(v) for k, v in value.items()})
     if isinstance(value, list):
         return celtypes.ListType([_cel(item) for item in value])
-    return celpy.json_to_cel(value)
+    return json_to_cel(value)
 
 
-def _holds(rule: str, value: Any) -> bool:
+def _holds(rule: str, value: Json) -> bool:
     try:
         return bool(_program(rule).evaluate({"self": value}))
-    except celpy.CELEvalError:
+    except CELEvalError:
         return False
 
 
-def _rules(schema: Schema, value: Any, path: str) -> Iterator[Violation]:
+def _rules(schema: Schema, value: Json, path: str) -> Iterator[Violation]:
     for rule in schema.get("x-kubernetes-validations", []):
         if "oldSelf" not in rule["rule"] and not _holds(rule["rule"], _cel(value)):
             yield Violation(path, rule.get("message", rule["rule"]))
