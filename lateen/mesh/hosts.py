@@ -13,7 +13,7 @@ T = TypeVar("T")
 def fqdn(host: str, namespace: str) -> str:
     """The full name an object in `namespace` means: a name without a dot is a service of that namespace (Istio's rule)."""
     host = host.lower()
-    if "." in host or not host or is_wildcard(host):
+    if "." in host or ":" in host or not host or is_wildcard(host):
         return host
     return service_host(host, namespace)
 
