@@ -251,10 +251,13 @@ def mirror(cluster: str, share: float) -> rc.RouteAction.RequestMirrorPolicy:
 
 
 def set_timeout(action: rc.RouteAction, timeout: timedelta | None) -> None:
-    """Istio's default is no timeout (Envoy's is 15 s); a gRPC client's own deadline is honoured up to it."""
-    value = timeout or timedelta()
-    action.timeout.CopyFrom(duration(value))
-    action.max_stream_duration.grpc_timeout_header_max.CopyFrom(duration(value))
+    """Istio's default is no timeout (Envoy's is 15 s).
+
+    Without one, a gRPC client's own deadline is honoured. With one it is not: Envoy ignores `timeout` beside `max_stream_duration`.
+    """
+    action.timeout.CopyFrom(duration(timeout or timedelta()))
+    if not timeout:
+        action.max_stream_duration.grpc_timeout_header_max.CopyFrom(duration(timedelta()))
 
 
 # Headers
