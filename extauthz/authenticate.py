@@ -5,7 +5,7 @@ any of them looks. No token is no identity, not a refusal: an AuthorizationPolic
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from extauthz.tokens import TokenRefused, VerifiedToken
 from lateen.policy.claims import claim_text
@@ -32,6 +32,9 @@ class Authentication(NamedTuple):
     remove_parameters: frozenset[str] = frozenset()
 
 
+NO_CHANGES: Final = Authentication()
+
+
 def authenticate(rules: TokenRules, headers: Mapping[str, str], query: str, verify: Verify) -> Authentication | Refusal:
     """Apply the token rules of a workload."""
     refusals: list[tuple[TokenRefused, TokenRule]] = []
@@ -49,7 +52,7 @@ def authenticate(rules: TokenRules, headers: Mapping[str, str], query: str, veri
     if refusals:
         clearest, of_rule = min(refusals, key=lambda r: r[0].other_issuer)
         return Refusal(clearest.reason, of_rule, tuple(r.keys for e, r in refusals if e.retry))
-    return Authentication(remove_headers=rules.sanitised)
+    return Authentication(remove_headers=rules.sanitised) if rules.sanitised else NO_CHANGES
 
 
 def _accepted(

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import structlog
 
 from extauthz.answers import FORBIDDEN, OK, UNAUTHORIZED, allow, deny, effective_headers, realm_of, unauthenticated
-from extauthz.authenticate import Authentication, Refusal, authenticate
+from extauthz.authenticate import NO_CHANGES, Authentication, Refusal, authenticate
 from extauthz.checkrequest import Check, MalformedRequest, parse_check
 from extauthz.decide import Decision, Verdict, decide
 from extauthz.denials import Denial, Denials, new_denial_id, redacted
@@ -28,7 +28,6 @@ from lateen.policy.tokens import KeySource, TokenRule, is_cors_preflight
 TARGET_HEADER: Final = "x-lateen-target"
 _MAX_TARGET: Final = 512
 _NOTHING: Final = CheckInput(http=False)
-_NO_CHANGES: Final = Authentication()
 
 
 class Outcome(NamedTuple):
@@ -82,7 +81,7 @@ class Checker:
             check = parse_check(data, workload.trusted_hops)
         except MalformedRequest as error:
             return self._denied(target, _NOTHING, None, Decision(Verdict.DENY, reason=str(error)))
-        authentication = _NO_CHANGES
+        authentication = NO_CHANGES
         request = check.input
         if workload.tokens.rules and request.http:
             outcome = await self._authenticate(workload, check)
@@ -130,7 +129,7 @@ class Checker:
     def _allowed(self, target: str, request: CheckInput, decision: Decision, authentication: Authentication) -> Outcome:
         facts = _facts(decision, OK)
         if self._log_allowed or decision.audit is not None or decision.dry_run:
-            self._record(target, request, decision, facts)
+            self._record(target, redacted(request, None), decision, facts)
         return Outcome(allow(authentication, decision), decision, facts.policy)
 
     def _denied(
@@ -142,8 +141,7 @@ class Checker:
         authentication: Authentication | None = None,
     ) -> Outcome:
         facts = _facts(decision, FORBIDDEN, new_denial_id())
-        self._remember(target, request, policies, facts)
-        self._record(target, request, decision, facts)
+        self._record(target, self._remember(target, request, policies, facts), decision, facts)
         return Outcome(deny(facts.denial_id, decision, authentication), decision, facts.policy)
 
     def _unauthenticated(self, target: str, check: Check, policies: PolicySet, refusal: Refusal) -> Outcome:
@@ -153,12 +151,13 @@ class Checker:
         reason = "; ".join([refusal.reason, *(e for e in errors if e)])
         decision = Decision(Verdict.UNAUTHENTICATED, reason=refusal.reason)
         facts = Facts(UNAUTHORIZED, reason, str(rule.origin), rule.index, rule.origin.position, new_denial_id())
-        self._remember(target, check.input, policies, facts)
-        self._record(target, check.input, decision, facts)
+        self._record(target, self._remember(target, check.input, policies, facts), decision, facts)
         realm = realm_of(check.scheme, check.input.host, check.input.path)
         return Outcome(unauthenticated(facts.denial_id, decision, rule, realm), decision, facts.policy)
 
-    def _remember(self, target: str, request: CheckInput, policies: PolicySet | None, facts: "Facts") -> None:
+    def _remember(self, target: str, request: CheckInput, policies: PolicySet | None, facts: "Facts") -> CheckInput:
+        """Keep a denial; returns the request as it may be shown."""
+        shown = redacted(request, policies)
         self._denials.add(
             Denial(
                 id=facts.denial_id,
@@ -169,13 +168,13 @@ class Checker:
                 policy=facts.policy,
                 rule=facts.rule,
                 position=facts.position,
-                request=redacted(request, policies),
+                request=shown,
                 policies=policies,
             )
         )
+        return shown
 
-    def _record(self, target: str, request: CheckInput, decision: Decision, facts: "Facts") -> None:
-        shown = redacted(request, None)
+    def _record(self, target: str, shown: CheckInput, decision: Decision, facts: "Facts") -> None:
         fields: dict[str, object] = {
             "target": target[:_MAX_TARGET],
             "verdict": str(decision.verdict),

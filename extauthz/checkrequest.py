@@ -75,8 +75,10 @@ def parse_check(data: bytes, trusted_hops: int) -> Check:
     )
 
 
-def _headers(http: attribute_context_pb2.AttributeContext.HttpRequest) -> dict[str, str]:
+def _headers(http: attribute_context_pb2.AttributeContext.HttpRequest) -> Mapping[str, str]:
     """Lower-case names to values; the raw form is understood too, with values of one name joined by commas."""
+    if not http.HasField("header_map"):
+        return http.headers  # read in place: most requests are decided by a header or two
     headers = dict(http.headers)
     for header in http.header_map.headers:
         name = header.key.lower()

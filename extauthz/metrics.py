@@ -23,6 +23,7 @@ class Metrics:
             ["verdict", "policy"],
             registry=self.registry,
         )
+        self._counters: dict[tuple[str, str], Counter] = {}
         self._seconds = Histogram(
             "lateen_authz_check_seconds",
             "Time from a decoded call to its answer",
@@ -32,7 +33,10 @@ class Metrics:
 
     def decided(self, verdict: str, policy: str, seconds: float) -> None:
         """Count one decision; policies are the operators' own, so their number is bounded."""
-        self._decisions.labels(verdict, policy).inc()
+        counter = self._counters.get((verdict, policy))
+        if counter is None:
+            counter = self._counters[verdict, policy] = self._decisions.labels(verdict, policy)
+        counter.inc()
         self._seconds.observe(seconds)
 
     def watch(

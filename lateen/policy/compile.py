@@ -63,9 +63,12 @@ class Condition:
     code: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class CompiledRule:
-    """A rule with its alternatives: some source, some operation and every condition of `when` must match."""
+    """A rule with its alternatives: some source, some operation and every condition of `when` must match.
+
+    Rules are themselves: two are equal only when they are one, so answers can be kept by rule.
+    """
 
     origin: PolicyOrigin
     action: Action
