@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROC = Path("/proc")
+LOAD, ELSEWHERE = "load", "elsewhere"
 
 
 class ProcessGoneError(Exception):
@@ -36,15 +37,33 @@ def read_cpu(pid: int) -> float:
         raise ProcessGoneError(f"process {pid} ended during the measurement") from error
 
 
+def machine_seconds(stat: str, ticks_per_second: int) -> float:
+    """CPU seconds that were spent on anything, by all CPUs together since boot, from /proc/stat: neither idle nor waiting for a disk."""
+    first = stat.partition("\n")[0].split()
+    user, nice, system, _idle, _iowait, irq, softirq, steal = (int(field) for field in first[1:9])
+    return (user + nice + system + irq + softirq + steal) / ticks_per_second
+
+
+def _read_machine() -> float:
+    return machine_seconds((PROC / "stat").read_text(encoding="utf-8"), os.sysconf("SC_CLK_TCK"))
+
+
+def _read_own() -> float:
+    """This process and the children it has waited for: the load generator."""
+    return sum(os.times()[:4])
+
+
 class Meter:
-    """CPU of a group of processes between `start` and `stop`, by kind."""
+    """CPU between `start` and `stop`: of a group of processes by kind, of the load (LOAD), and of everything else (ELSEWHERE)."""
 
     def __init__(self, processes: Sequence[Process]) -> None:
         self._processes = tuple(processes)
         self._before: dict[int, float] = {}
+        self._machine = self._own = 0.0
 
     def start(self) -> None:
         """Begin."""
+        self._machine, self._own = _read_machine(), _read_own()
         self._before = {p.pid: read_cpu(p.pid) for p in self._processes}
 
     def stop(self) -> dict[str, float]:
@@ -52,7 +71,8 @@ class Meter:
         spent: dict[str, float] = {}
         for process in self._processes:
             spent[process.kind] = spent.get(process.kind, 0.0) + read_cpu(process.pid) - self._before[process.pid]
-        return spent
+        own, machine = _read_own() - self._own, _read_machine() - self._machine
+        return {**spent, LOAD: own, ELSEWHERE: max(0.0, machine - own - sum(spent.values()))}
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.load import find_generator
+from benchmarks.processes import ELSEWHERE
 from benchmarks.report import Section, Table, number, with_range
 from benchmarks.statistics import Sample, Spread, paired, spread
 from benchmarks.variants import ENVOY_ALONE, TWO_ENVOYS, VARIANTS
@@ -61,6 +62,7 @@ def section(result: Mapping[str, Any]) -> Section:
         data[f"{connections} connections"] = rows
         tables.append(latency_table(rows) if connections == 1 else throughput_table(connections, rows))
         tables.append(cpu_table(connections, rows))
+    elsewhere = spread(s.cpu.get(ELSEWHERE, 0.0) / s.load.seconds / (os.cpu_count() or 1) for s in samples)
     notes = (
         f"load: {result['generator']}; {result['rounds']} rounds of {result['seconds']} s a sample, median (min..max)",
         f"{ENVOY_ALONE}: one Envoy with only the router, plaintext, before the same kind of application",
@@ -68,6 +70,7 @@ def section(result: Mapping[str, Any]) -> Section:
         f"every Envoy of the path runs --concurrency {result['concurrency']}; load and all processes share {os.cpu_count()} CPUs:",
         "so requests/s say what all of them cost together, not what one gateway could do on a machine of its own",
         "CPU: us a request, from /proc/PID/stat; every hop to the Python services is mutual TLS",
+        f"everything else on this machine used {elsewhere.median:.0%} of its CPUs meanwhile ({elsewhere.low:.0%}..{elsewhere.high:.0%})",
     )
     title = "whole path: client, gateway, sidecar, application; against Envoy alone"
     return Section("whole path", title, tuple(tables), notes, {**result, "summary": data})

@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 
 from benchmarks.processes import (
+    ELSEWHERE,
+    LOAD,
     Found,
     Meter,
     Process,
     ProcessGoneError,
     cpu_seconds,
     identify,
+    machine_seconds,
     option,
     processes_with,
     read_cpu,
@@ -35,7 +38,15 @@ def test_the_meter_sees_what_this_process_spends() -> None:
     start = time.process_time()
     while time.process_time() - start < 0.05:
         pass
-    assert 0.03 <= meter.stop()["us"] < 5
+    spent = meter.stop()
+    assert 0.03 <= spent["us"] < 5
+    assert 0.03 <= spent[LOAD] < 5
+    assert spent[ELSEWHERE] >= 0
+
+
+def test_what_the_machine_spent_is_all_but_idle_and_disk() -> None:
+    stat = "cpu  100 20 30 9000 5000 7 8 35 0 0\ncpu0 1 1 1 1 1 1 1 1 0 0\n"
+    assert machine_seconds(stat, ticks_per_second=100) == pytest.approx(2.0)
 
 
 def test_a_process_that_ended_is_noticed() -> None:
