@@ -137,10 +137,11 @@ class SecretService(sds_pb2_grpc.SecretDiscoveryServiceServicer):
 
 
 class SdsServer:
-    """A secret service on a unix socket that only this user can open."""
+    """A secret service on a unix socket that only one user can open: `owner` (which takes root), or ours."""
 
-    def __init__(self, service: SecretService, socket: Path) -> None:
+    def __init__(self, service: SecretService, socket: Path, owner: int | None = None) -> None:
         self._socket = socket
+        self._owner = owner
         self._server = grpc.aio.server(options=_OPTIONS)
         sds_pb2_grpc.add_SecretDiscoveryServiceServicer_to_server(service, self._server)
 
@@ -157,6 +158,8 @@ class SdsServer:
             raise OSError(f"cannot listen on {self._socket}: is the path longer than 107 bytes") from error
         finally:
             os.umask(before)
+        if self._owner is not None:
+            os.chown(self._socket, self._owner, -1)
         await self._server.start()
 
     async def stop(self, grace: float = 0.2) -> None:

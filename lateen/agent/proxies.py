@@ -112,7 +112,7 @@ class Proxies:
 
     async def _start(self, spec: ProxySpec) -> Running:
         table = SecretTable()
-        server = SdsServer(SecretService(table, self._files, spec.key), Path(spec.sds_socket))
+        server = SdsServer(SecretService(table, self._files, spec.key), Path(spec.sds_socket), spec.owner)
         await server.start()
         identity = ProxyIdentity(
             owner=spec.key,
@@ -131,7 +131,7 @@ class Proxies:
         if not spec.bootstrap_file:
             return
         try:
-            write_file(Path(spec.bootstrap_file), render_bootstrap(bootstrap(spec, self._mesh)))
+            write_file(Path(spec.bootstrap_file), render_bootstrap(bootstrap(spec, self._mesh)), spec.owner)
         except OSError as error:
             self._log.error("bootstrap cannot be written", proxy=spec.key, file=spec.bootstrap_file, reason=str(error))
 
@@ -152,13 +152,15 @@ class Proxies:
         self._log.info("proxy gone", proxy=running.spec.key)
 
 
-def write_file(path: Path, text: str) -> None:
-    """Write a 0600 file that readers see whole or not at all."""
+def write_file(path: Path, text: str, owner: int | None = None) -> None:
+    """Write a 0600 file that readers see whole or not at all; it belongs to `owner` if that is another user."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
+        if owner is not None:
+            os.fchown(descriptor, owner, -1)
     temporary.replace(path)
 
 

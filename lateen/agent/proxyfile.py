@@ -17,7 +17,10 @@ _REQUIRED = ("name", "namespace", "service_account", "address", "sds_socket")
 
 @dataclass(frozen=True, slots=True)
 class ProxySpec:
-    """A replica's proxy. `token` is its one-use join token; `bootstrap_file` is empty for our own services."""
+    """A replica's proxy. `token` is its one-use join token; `bootstrap_file` is empty for our own services.
+
+    `owner` is the user its Envoy runs as, who then owns the socket and the bootstrap; by default it is the agent's own.
+    """
 
     name: str
     namespace: str
@@ -33,6 +36,7 @@ class ProxySpec:
     token: str = field(default="", repr=False)
     bootstrap_file: str = ""
     ports: Mapping[str, int] = field(default_factory=dict)
+    owner: int | None = None
 
     @property
     def key(self) -> str:
@@ -57,6 +61,11 @@ def parse_proxy(text: str) -> ProxySpec:
             _check(
                 isinstance(value, dict) and all(isinstance(v, str) for v in value.values()),
                 "labels is not a map of text",
+            )
+        elif key == "owner":
+            _check(
+                isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**32 - 1,
+                "owner is not a user id",
             )
         elif key == "ports":
             given[key] = _ports(value)
