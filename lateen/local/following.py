@@ -11,7 +11,7 @@ from lateen.local.netns import NetnsError
 from lateen.local.placement import NoRoomError
 from lateen.local.plan import Plan, Workload
 from lateen.local.source import Source, fingerprint, read_directory
-from lateen.local.status import ProxyStatus
+from lateen.local.status import ProxyStatus, rejected
 from lateen.local.supervisor import EventKind, ProcessEvent
 from lateen.mesh.diagnostics import Diagnostic, Severity
 from lateen.mesh.render import render_diagnostic
@@ -173,15 +173,12 @@ def keep_running_containers(running: Plan, wanted: Plan) -> Plan:
 
 
 def new_rejections(known: Mapping[str, tuple[str, ...]], proxies: Mapping[str, ProxyStatus]) -> list[str]:
-    """Lines about configuration that a proxy has refused since the last look; the same reason is said once for all proxies."""
-    said: dict[str, list[str]] = {}
-    for key, status in proxies.items():
-        for problem in status.problems:
-            if problem not in known.get(key, ()):
-                said.setdefault(problem, []).append(key)
-    return [
-        f"rejected by {', '.join(keys)}: {problem}. the last good configuration stays" for problem, keys in said.items()
-    ]
+    """Lines about configuration that a proxy has refused since the last look."""
+    news = (
+        replace(status, problems=tuple(p for p in status.problems if p not in known.get(key, ())))
+        for key, status in proxies.items()
+    )
+    return [f"error: {text}, which keeps the last good configuration" for text in rejected(news)]
 
 
 def parse_diagnostic(raw: Mapping[str, Any]) -> Diagnostic:

@@ -20,7 +20,7 @@ from lateen.local.plan import Plan
 from lateen.local.redis_server import WARNING, choose_redis
 from lateen.local.registration import Document
 from lateen.local.rundir import ReplicaInfo, RunInfo, StateDir
-from lateen.local.status import ProxyStatus, missing, parse_proxies
+from lateen.local.status import ProxyStatus, missing, parse_proxies, rejected
 from lateen.local.supervisor import EventKind, ProcessSpec, Supervisor, log_tail
 from lateen.mesh.localconfig import LocalSpec
 
@@ -32,6 +32,8 @@ TOKEN_TTL_SECONDS = 3600
 DRAIN_SECONDS = 0.5
 CONNECT_SECONDS = 0.5
 SYNC_POLLS = 2
+# What Envoy refuses it refuses again: no reason to wait for the timeout.
+REFUSED_SECONDS = 4.0
 
 
 class StartError(Exception):
@@ -281,7 +283,8 @@ class Mesh:
         deadline = time.monotonic() + timeout
         seen: list[dict[str, ProxyStatus]] = []
         waiting: list[str] = []
-        while time.monotonic() < deadline:
+        refused_since = time.monotonic()
+        while time.monotonic() < deadline and time.monotonic() - refused_since < REFUSED_SECONDS:
             self._fail_on_exit()
             proxies = await self.proxies()
             waiting = (
@@ -296,6 +299,8 @@ class Mesh:
                 if len(seen) >= SYNC_POLLS and _same_versions(seen[-1], seen[-2]):
                     return proxies
             await asyncio.sleep(SYNC_POLL_SECONDS)
+            if proxies is None or not waiting or waiting != rejected(proxies.values()):
+                refused_since = time.monotonic()  # it is not (only) Envoy's refusal that we wait for
         raise TimeoutError(self._explain(waiting))
 
     async def proxies(self) -> dict[str, ProxyStatus] | None:

@@ -83,5 +83,6 @@ def render_started(
     for attempt in tries:
         command = attempt.netns if info.mode == NETNS and attempt.netns else attempt.command
         lines += ["", f"  {dim}# {attempt.shows}{reset}", f"  {fill_in(command, values)}"]
-    lines += ["", f"ready in {seconds:.1f} s. edit the YAML in {info.directory}: the mesh follows. ctrl-c ends it"]
+    ready = f"ready in {seconds:.1f} s" if all(status.synced for status in proxies.values()) else "not in sync yet"
+    lines += ["", f"{ready}. edit the YAML in {info.directory}: the mesh follows. ctrl-c ends it"]
     return "\n".join(lines)

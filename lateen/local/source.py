@@ -65,7 +65,10 @@ def read_directory(directory: Path) -> Source:
 def local_secrets(local: LocalSpec) -> list[Secret]:
     """The Secrets that lateen.yaml promises, without their data: for those who only ask whether a Secret exists."""
     names = [certificate.secret.split("/", 1) for certificate in local.certificates]
-    return [Secret(metadata=ObjectMeta(name=name, namespace=namespace), type="kubernetes.io/tls") for namespace, name in names]
+    return [
+        Secret(metadata=ObjectMeta(name=name, namespace=namespace), type="kubernetes.io/tls")
+        for namespace, name in names
+    ]
 
 
 def read_local(directory: Path) -> tuple[LocalSpec, tuple[Diagnostic, ...]]:

@@ -33,17 +33,21 @@ def parse_proxies(body: Mapping[str, Any]) -> dict[str, ProxyStatus]:
 def _parse_proxy(raw: Mapping[str, Any]) -> ProxyStatus:
     types: Mapping[str, Mapping[str, Any]] = raw.get("types") or {}
     problems = tuple(
-        f"{name}: {describe_nack(entry.get('error') or {})}" for name, entry in types.items() if entry["status"] == NACK
+        f"{name}: {describe_nack(error)}"
+        for name, entry in types.items()
+        if entry["status"] == NACK
+        for error in entry.get("errors") or [entry.get("error") or {}]
     )
+    synced = bool(raw.get("synced")) and not problems
     late = [f"{name} {entry['status']}" for name, entry in types.items() if entry["status"] not in (SYNCED, "NOT_SENT")]
     return ProxyStatus(
         name=str(raw["name"]),
         namespace=str(raw["namespace"]),
         identity=str(raw.get("identity") or ""),
-        synced=bool(raw.get("synced")),
+        synced=synced,
         versions=tuple((name, str(entry.get("acked"))) for name, entry in types.items()),
         problems=problems,
-        summary=SYNCED if raw.get("synced") else ", ".join(late) or "CONNECTED",
+        summary=SYNCED if synced else ", ".join(late) or "CONNECTED",
     )
 
 
@@ -52,21 +56,30 @@ def describe_nack(error: Mapping[str, Any]) -> str:
     text = str(error.get("message") or "rejected")
     origin = error.get("origin")
     if origin:
-        place = f" ({error['file']}:{error['line']})" if error.get("file") else ""
-        text += f" -- from {origin}{place}"
+        place = f" at {error['file']}:{error['line']}" if error.get("file") else ""
+        text = f"{text.rstrip('.')} (from {origin}{place})"
     return text
 
 
-def missing(expected: Iterable[str], proxies: Mapping[str, ProxyStatus]) -> list[str]:
+def rejected(proxies: Iterable[ProxyStatus]) -> list[str]:
+    """Each rejected piece of configuration once, with the proxies that refuse it."""
+    said: dict[str, list[str]] = {}
+    for status in proxies:
+        for problem in status.problems:
+            said.setdefault(problem, []).append(status.key)
+    return [f"{problem}\n    refused by {', '.join(keys)}" for problem, keys in said.items()]
+
+
+def missing(expected: Sequence[str], proxies: Mapping[str, ProxyStatus]) -> list[str]:
     """Why the mesh is not in sync yet, one line for each proxy that holds it up."""
     lines = []
     for key in expected:
         status = proxies.get(key)
         if status is None:
             lines.append(f"{key}: not connected to the control plane")
-        elif not status.synced:
-            lines.append(f"{key}: {status.summary}" + "".join(f"\n    {problem}" for problem in status.problems))
-    return lines
+        elif not status.synced and not status.problems:
+            lines.append(f"{key}: {status.summary}")
+    return lines + rejected(proxies[key] for key in expected if key in proxies)
 
 
 def render_table(rows: Sequence[Sequence[str]]) -> str:

@@ -194,8 +194,11 @@ class _Session:
             _say(f"error: {error}")
             return EXIT_TIMEOUT
         except TimeoutError as error:
-            _say(f"error: the mesh is not in sync after {self._wish.timeout:.0f} s, waiting for\n{error}")
-            return EXIT_TIMEOUT
+            _say(
+                f"error: the mesh is not in sync after {time.monotonic() - self._wish.started:.0f} s, because of\n{error}"
+            )
+            if self._wish.command is not None:
+                return EXIT_TIMEOUT
         return await (
             self._interactive(mesh) if self._wish.command is None else self._execute(mesh, self._wish.command)
         )

@@ -51,11 +51,18 @@ def test_tls_without_a_certificate_of_the_mesh_is_refused(mesh: RunningMesh) -> 
     context.verify_mode = ssl.CERT_NONE
     context.set_alpn_protocols(["istio", "http/1.1"])
     address = (mesh.replica("payments-api-v1-0").address, 8080)
-    with pytest.raises((ssl.SSLError, ConnectionError)), socket.create_connection(address, timeout=5) as plain:  # noqa: PT012
+    with socket.create_connection(address, timeout=5) as plain:
+        assert _bytes_over_tls(context, plain) == b""
+
+
+def _bytes_over_tls(context: ssl.SSLContext, plain: socket.socket) -> bytes:
+    """What a request gets; TLS 1.3 tells a client of its missing certificate only when it reads."""
+    try:
         with context.wrap_socket(plain) as secure:
             secure.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
-            assert secure.recv(100) == b"", "TLS 1.3 tells a client of a missing certificate at its first read"
-            raise ConnectionResetError
+            return secure.recv(100)
+    except (ssl.SSLError, ConnectionError):
+        return b""
 
 
 def test_strict_can_be_relaxed_and_tightened_live(mesh: RunningMesh) -> None:

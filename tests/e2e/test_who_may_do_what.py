@@ -22,27 +22,26 @@ def _is_denied(answer: Answer) -> None:
 
 @pytest.mark.usefixtures("fresh_window")
 @pytest.mark.parametrize(
-    ("caller", "method", "path", "headers", "allowed"),
+    ("caller", "request_line", "headers", "allowed"),
     [
-        pytest.param("orders", "POST", "/v1/charge", {"x-tenant": "acme"}, True, id="the rule"),
-        pytest.param("orders", "POST", "/v1/charge", {"x-tenant": "globex"}, True, id="the other tenant"),
-        pytest.param(
-            "orders", "POST", "/v1/charge?x=1", {"x-tenant": "acme"}, True, id="a query is not part of the path"
-        ),
-        pytest.param("orders", "POST", "/v1/charge", {}, False, id="no tenant"),
-        pytest.param("orders", "POST", "/v1/charge", {"x-tenant": "initech"}, False, id="unknown tenant"),
-        pytest.param("orders", "POST", "/v1/charge", {"x-tenant": "ACME"}, False, id="values are case-sensitive"),
-        pytest.param("orders", "POST", "/v1/refund", {"x-tenant": "acme"}, False, id="other path"),
-        pytest.param("orders", "POST", "/v1/charge/", {"x-tenant": "acme"}, False, id="a slash more"),
-        pytest.param("orders", "PUT", "/v1/charge", {"x-tenant": "acme"}, False, id="other method"),
-        pytest.param("orders", "GET", "/v1/charge", {"x-tenant": "acme"}, False, id="reading needs a token"),
-        pytest.param("ledger", "POST", "/v1/charge", {"x-tenant": "acme"}, False, id="other service account"),
-        pytest.param("payments-api-v1", "POST", "/v1/charge", {"x-tenant": "acme"}, False, id="the service itself"),
+        pytest.param("orders", "POST /v1/charge", {"x-tenant": "acme"}, True, id="the rule"),
+        pytest.param("orders", "POST /v1/charge", {"x-tenant": "globex"}, True, id="the other tenant"),
+        pytest.param("orders", "POST /v1/charge?x=1", {"x-tenant": "acme"}, True, id="a query is not part of the path"),
+        pytest.param("orders", "POST /v1/charge", {}, False, id="no tenant"),
+        pytest.param("orders", "POST /v1/charge", {"x-tenant": "initech"}, False, id="unknown tenant"),
+        pytest.param("orders", "POST /v1/charge", {"x-tenant": "ACME"}, False, id="values are case-sensitive"),
+        pytest.param("orders", "POST /v1/refund", {"x-tenant": "acme"}, False, id="other path"),
+        pytest.param("orders", "POST /v1/charge/", {"x-tenant": "acme"}, False, id="a slash more"),
+        pytest.param("orders", "PUT /v1/charge", {"x-tenant": "acme"}, False, id="other method"),
+        pytest.param("orders", "GET /v1/charge", {"x-tenant": "acme"}, False, id="reading needs a token"),
+        pytest.param("ledger", "POST /v1/charge", {"x-tenant": "acme"}, False, id="other service account"),
+        pytest.param("payments-api-v1", "POST /v1/charge", {"x-tenant": "acme"}, False, id="the service itself"),
     ],
 )
 def test_only_orders_may_charge(
-    mesh: RunningMesh, caller: str, method: str, path: str, headers: dict[str, str], allowed: bool
+    mesh: RunningMesh, caller: str, request_line: str, headers: dict[str, str], allowed: bool
 ) -> None:
+    method, _, path = request_line.partition(" ")
     answer = call(method, f"{BASE}{path}", headers, proxy=mesh.proxy(caller))
     if allowed:
         assert answer.status == 200

@@ -64,8 +64,7 @@ class TestApp:
         assert _ask(x_app_status="418")[0] == 418
 
     def test_it_fails_as_often_as_asked_for_one_request_id(self) -> None:
-        asked = {"x_app_fail_times": "2", "x_request_id": "one"}
-        assert [_ask(**asked)[0] for _ in range(3)] == [503, 503, 200]
+        assert [_ask(x_app_fail_times="2", x_request_id="one")[0] for _ in range(3)] == [503, 503, 200]
         assert _ask(x_app_fail_times="2", x_request_id="two")[0] == 503
 
     def test_only_the_named_version_fails(self) -> None:

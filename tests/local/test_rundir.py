@@ -16,7 +16,6 @@ from lateen.local.rundir import (
     proxy_variable,
 )
 
-
 REPLICA = ReplicaInfo("a-0", "ns", "a", "sidecar", "127.1.1.10", "127.1.1.110", "default", ports={"8080": 8080})
 
 

@@ -1,0 +1,42 @@
+from typing import Any
+
+from lateen.local.following import new_rejections
+from lateen.local.status import missing, parse_proxies, render_table
+
+
+def _proxy(name: str, *, synced: bool = True, **types: object) -> dict[str, Any]:
+    return {"name": name, "namespace": "ns", "identity": "spiffe://x", "synced": synced, "types": types}
+
+
+OK = {"status": "SYNCED", "sent": "1", "acked": "1", "since": 0, "error": None, "errors": []}
+STALE = {**OK, "status": "STALE"}
+ERROR = {"message": "bad regex.", "resource": "8080", "origin": "VirtualService/ns/x", "file": "x.yaml", "line": 7}
+NACK = {**OK, "status": "NACK", "error": ERROR, "errors": [ERROR]}
+
+
+def test_a_mesh_in_sync_waits_for_nobody() -> None:
+    proxies = parse_proxies({"proxies": [_proxy("a", CDS=OK), _proxy("b", CDS=OK)]})
+    assert missing(["ns/a", "ns/b"], proxies) == []
+
+
+def test_it_says_who_is_late_and_why() -> None:
+    proxies = parse_proxies({"proxies": [_proxy("a", synced=False, CDS=OK, LDS=STALE)]})
+    assert missing(["ns/a", "ns/b"], proxies) == ["ns/a: LDS STALE", "ns/b: not connected to the control plane"]
+
+
+def test_a_refusal_is_not_in_sync_and_names_the_yaml_once() -> None:
+    proxies = parse_proxies({"proxies": [_proxy("a", RDS=NACK), _proxy("b", RDS=NACK)]})
+    assert not proxies["ns/a"].synced
+    (line,) = missing(["ns/a", "ns/b"], proxies)
+    assert line == "RDS: bad regex (from VirtualService/ns/x at x.yaml:7)\n    refused by ns/a, ns/b"
+
+
+def test_a_refusal_is_said_when_it_is_new() -> None:
+    proxies = parse_proxies({"proxies": [_proxy("a", RDS=NACK)]})
+    (line,) = new_rejections({}, proxies)
+    assert line.startswith("error: RDS: bad regex")
+    assert new_rejections({"ns/a": proxies["ns/a"].problems}, proxies) == []
+
+
+def test_columns_are_aligned() -> None:
+    assert render_table([("A", "LONG"), ("value", "x")]) == "A       LONG\nvalue   x"
