@@ -25,6 +25,7 @@ from lateen.jwks.keeper import KeyKeeper
 
 SERVICE_ACCOUNT: Final = "lateen-extauthz"
 _DRAIN_SECONDS: Final = 1.0
+_FIRST_POLICIES_SECONDS: Final = 5.0
 
 
 def main() -> None:
@@ -100,11 +101,14 @@ async def _serve(settings: Settings, stopped: asyncio.Event) -> None:
             ("lateen_ads_connected", "Whether the control plane is connected", lambda: float(ads.connected)),
         ),
     )
-    server = grpc_server(checker, health, settings.address, identity.server_credentials())
     web = http_server(metrics, denials, health, policies.broken, settings.http_address)
-    await server.start()
-    subscription = asyncio.create_task(ads.run(), name="ads")
     serving = asyncio.create_task(web.serve(), name="http")
+    subscription = asyncio.create_task(ads.run(), name="ads")
+    # A replica without policies would deny what its neighbours allow: let proxies find it only when it knows them.
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(ads.synced.wait(), _FIRST_POLICIES_SECONDS)
+    server = grpc_server(checker, health, settings.address, identity.server_credentials())
+    await server.start()
     structlog.get_logger().info("ext_authz service listens", address=settings.address, http=settings.http_address)
     await stopped.wait()
     health.draining = True

@@ -5,6 +5,7 @@ reason back as a NACK. A workload that was never sent is not known, and denied t
 """
 
 import json
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -24,6 +25,7 @@ from lateen.policy.tokens import NO_TOKEN_RULES, KeySource, TokenRules, compile_
 
 _S = TypeVar("_S", AuthorizationPolicySpec, RequestAuthenticationSpec)
 
+GRACE_SECONDS: Final = 30.0
 WORKLOAD_POLICY: Final = "type.googleapis.com/lateen.dev.v1alpha1.WorkloadPolicy"
 
 
@@ -43,17 +45,31 @@ class Workload:
 
 
 class Policies:
-    """The current workloads. `take` is an ADS client's `on_resources`; readers see one complete state or the next."""
+    """The current workloads. `take` is an ADS client's `on_resources`; readers see one complete state or the next.
 
-    def __init__(self, want_keys: Callable[[Iterable[tuple[KeyUri, float]]], None]) -> None:
+    When the last policy of a workload goes, its proxies go on asking until their own configuration follows. For that time
+    (`GRACE_SECONDS`) the policies that went still decide, so that deleting a policy fails no request; then the target is unknown.
+    """
+
+    def __init__(
+        self,
+        want_keys: Callable[[Iterable[tuple[KeyUri, float]]], None],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         """`want_keys` is told which key URIs the current policies need."""
         self._want_keys = want_keys
+        self._monotonic = monotonic
         self._workloads: Mapping[str, Workload] = {}
+        self._leaving: dict[str, tuple[Workload, float]] = {}
         self._log = structlog.get_logger()
 
     def get(self, target: str) -> Workload | None:
         """The workload called `target`."""
-        return self._workloads.get(target)
+        workload = self._workloads.get(target)
+        if workload is None and target in self._leaving:
+            workload, until = self._leaving[target]
+            return workload if self._monotonic() < until else None
+        return workload
 
     def __len__(self) -> int:
         """Number of workloads known."""
@@ -66,10 +82,15 @@ class Policies:
     def take(self, changed: Mapping[str, bytes], removed: Collection[str]) -> None:
         """Compile what changed and swap; raises ResourcesRejected for what could not be compiled."""
         compiled = {name: compile_workload(name, data) for name, data in changed.items()}
-        workloads = {name: w for name, w in self._workloads.items() if name not in removed}
+        now = self._monotonic()
+        self._leaving = {name: left for name, left in self._leaving.items() if now < left[1] and name not in compiled}
+        workloads = dict(self._workloads)
+        for name in removed:
+            if (workload := workloads.pop(name, None)) is not None:
+                self._leaving[name] = (workload, now + GRACE_SECONDS)
         workloads.update(compiled)
         self._workloads = workloads
-        self._want_keys(_key_uris(workloads.values()))
+        self._want_keys(_key_uris([*workloads.values(), *(workload for workload, _ in self._leaving.values())]))
         rejected = {name: w.error for name, w in compiled.items() if w.error}
         self._log.info("policies taken over", changed=len(changed), removed=len(removed), rejected=len(rejected))
         if rejected:

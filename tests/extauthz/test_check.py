@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from extauthz.check import Checker
 from extauthz.denials import Denials, render_denial
 from extauthz.metrics import Metrics
-from extauthz.policies import Policies
+from extauthz.policies import GRACE_SECONDS, Policies
 from lateen.adsclient.client import ResourcesRejected
 from lateen.envoyapi.envoy.config.core.v3 import base_pb2
 from lateen.envoyapi.envoy.service.auth.v3 import external_auth_pb2
@@ -37,7 +37,8 @@ class Service:
     def __init__(self, client: httpx.AsyncClient) -> None:
         timing = Timing(retry_first=0.02, retry_ceiling=0.02, unknown_kid_interval=0.0, wait=0.5)
         self.keeper = KeyKeeper(client, timing=timing)
-        self.policies = Policies(self.keeper.want)
+        self.elapsed = 0.0
+        self.policies = Policies(self.keeper.want, lambda: self.elapsed)
         self.denials = Denials(capacity=4)
         self.metrics = Metrics()
         self.checker = Checker(self.policies, self.keeper, self.metrics, self.denials)
@@ -145,8 +146,20 @@ async def test_a_broken_policy_denies_is_refused_and_recovers(service: Service) 
         assert TARGET in service.policies.broken()
     service.load(ANY)
     assert await service.status(http()) == 200
+
+
+async def test_policies_that_went_decide_until_the_proxies_have_followed(service: Service) -> None:
+    service.load(GET_ONLY)
     service.policies.take({}, [TARGET])
+    assert await service.status(http()) == 200
+    assert await service.status(http("POST")) == 403
+    service.elapsed = GRACE_SECONDS - 1
+    service.policies.take({}, [])
+    assert await service.status(http()) == 200
+    service.elapsed = GRACE_SECONDS
     assert await service.status(http()) == 403
+    service.load(ANY)
+    assert await service.status(http("POST")) == 200
 
 
 def mutilated() -> list[tuple[str, bytes]]:
