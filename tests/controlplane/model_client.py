@@ -51,7 +51,14 @@ class ModelClient:
         """Read and answer the oldest response on the wire."""
         self.answer(self.wire.popleft())
 
+    def ask(self, type_url: str, names: Iterable[str] = (), unsubscribe: Iterable[str] = ()) -> None:
+        """Subscribe; no names in the first request of a type are all."""
+        raise NotImplementedError
+
     def answer(self, push: Push) -> None:
+        raise NotImplementedError
+
+    def reconnect(self, resources: Snapshot, version: str = "v") -> None:
         raise NotImplementedError
 
     def quiesce(self) -> None:
@@ -74,8 +81,8 @@ class ModelClient:
 
 
 class DeltaModel(ModelClient):
-    def ask(self, type_url: str, subscribe: Iterable[str] = (), unsubscribe: Iterable[str] = ()) -> None:
-        subscribe, unsubscribe = tuple(subscribe), tuple(unsubscribe)
+    def ask(self, type_url: str, names: Iterable[str] = (), unsubscribe: Iterable[str] = ()) -> None:
+        subscribe, unsubscribe = tuple(names), tuple(unsubscribe)
         first = type_url not in self.asked
         asked = self.asked.setdefault(type_url, set())
         asked.update(subscribe or (["*"] if first else []))
@@ -116,8 +123,9 @@ class SotwModel(ModelClient):
         super().__init__(bad)
         self.nonces: dict[str, str] = {}
 
-    def ask(self, type_url: str, names: Iterable[str] = ()) -> None:
-        self.asked[type_url] = set(names) or {"*"}
+    def ask(self, type_url: str, names: Iterable[str] = (), unsubscribe: Iterable[str] = ()) -> None:
+        """`names` is the whole list, as the protocol has it."""
+        self.asked[type_url] = set(names).difference(unsubscribe) or {"*"}
         held = self.held.get(type_url, {})
         if "*" not in self.asked[type_url]:
             for name in [n for n in held if n not in self.asked[type_url]]:

@@ -16,10 +16,10 @@ from lateen.controlplane.session import (
     SyncState,
 )
 from lateen.controlplane.typestate import ProtocolViolation
-from tests.controlplane.model_client import DeltaModel, ModelClient, SotwModel, blob, snapshot
+from tests.controlplane.model_client import DeltaModel, ModelClient, Snapshot, SotwModel, blob, snapshot
 
 
-def full(content: str = "1", cluster: str = "c") -> dict[str, dict[str, object]]:
+def full(content: str = "1", cluster: str = "c") -> Snapshot:
     return snapshot(
         blob(CDS, cluster, content), blob(EDS, cluster, content), blob(LDS, "l", content), blob(RDS, "r", content)
     )

@@ -69,7 +69,7 @@ class StreamMachine(RuleBasedStateMachine):
             for b in push.resources:
                 assert self.refused.get((push.type_url, b.name)) != b.hash, f"{b.name} was refused already"
 
-    @precondition(lambda self: self.client.wire)
+    @precondition(lambda self: bool(self.client.wire))
     @rule()
     def receive(self) -> None:
         events, clusters = len(self.client.events), set(self.client.held.get(CDS, {}))
@@ -90,7 +90,7 @@ class StreamMachine(RuleBasedStateMachine):
         for name in names:
             self.refused.pop((RDS, name), None)
 
-    @precondition(lambda self: isinstance(self.client, DeltaModel) and self.client.log)
+    @precondition(lambda self: isinstance(self.client, DeltaModel) and bool(self.client.log))
     @rule(data=st.data())
     def answer_something_old(self, data: st.DataObject) -> None:
         """A stale nonce changes nothing and is not answered."""

@@ -1,7 +1,7 @@
 """A small real ADS client, delta and state of the world, written against Envoy's stubs and nothing of the server's code."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Self
 
 import grpc
@@ -63,10 +63,14 @@ class DeltaClient:
         await self._channel.close()
 
     async def subscribe(self, type_url: str, *names: str, initial: Mapping[str, str] | None = None) -> None:
-        await self._send(type_url, resource_names_subscribe=names or ("*",), initial_resource_versions=initial or {})
+        await self._send(
+            discovery_pb2.DeltaDiscoveryRequest(
+                type_url=type_url, resource_names_subscribe=names or ("*",), initial_resource_versions=initial or {}
+            )
+        )
 
     async def unsubscribe(self, type_url: str, *names: str) -> None:
-        await self._send(type_url, resource_names_unsubscribe=names)
+        await self._send(discovery_pb2.DeltaDiscoveryRequest(type_url=type_url, resource_names_unsubscribe=names))
 
     async def receive(self, refuse: str = "", timeout: float = 5.0) -> discovery_pb2.DeltaDiscoveryResponse:
         response = await self.read(timeout)
@@ -106,8 +110,7 @@ class DeltaClient:
         async with asyncio.timeout(timeout):
             return await self._call.code(), await self._call.details()
 
-    async def _send(self, type_url: str, **fields: Iterable[str] | Mapping[str, str]) -> None:
-        request = discovery_pb2.DeltaDiscoveryRequest(type_url=type_url, **fields)
+    async def _send(self, request: discovery_pb2.DeltaDiscoveryRequest) -> None:
         if self._node is not None:
             request.node.CopyFrom(self._node)
             self._node = None
