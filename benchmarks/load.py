@@ -89,7 +89,7 @@ class _Connection:
 
 
 class PythonGenerator:
-    """One thread and an epoll loop: sub-second runs, but about 20 us of Python CPU a request, which count as latency of everybody."""
+    """One thread and an epoll loop: sub-second runs, but tens of us of Python CPU a request, which count as latency of everybody."""
 
     description = "the Python generator of benchmarks/load.py (one thread; its own CPU is part of every latency)"
     shortest = 0.1
