@@ -24,7 +24,7 @@ from lateen.envoyapi.envoy.extensions.filters.http.ext_authz.v3 import ext_authz
 from lateen.envoyapi.envoy.extensions.filters.http.fault.v3 import fault_pb2
 from lateen.envoyapi.envoy.extensions.filters.http.ratelimit.v3 import rate_limit_pb2
 from lateen.envoyapi.envoy.extensions.filters.http.router.v3 import router_pb2
-from lateen.envoyapi.envoy.extensions.filters.http.set_filter_state.v3 import set_filter_state_pb2
+from lateen.envoyapi.envoy.extensions.filters.network.set_filter_state.v3 import set_filter_state_pb2
 from lateen.envoyapi.envoy.extensions.filters.network.ext_authz.v3 import ext_authz_pb2 as network_authz
 from lateen.envoyapi.envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2 as hcm,
@@ -127,7 +127,6 @@ def http_filters(
     *,
     routes_on_claims: bool = False,
     dynamic_hosts: bool = False,
-    alpn: str = "",
 ) -> list[hcm.HttpFilter]:
     """The chain: cors, authorization, rate limits by failure mode, fault, (dynamic hosts), router."""
     result = [_http("envoy.filters.http.cors", cors_pb2.Cors())]
@@ -135,20 +134,11 @@ def http_filters(
         result.append(ext_authz(enforcement.target, routes_on_claims=routes_on_claims))
     result.extend(rate_limit(enforcement.target, stage) for stage in sorted(enforcement.limit_stages))
     result.append(_http("envoy.filters.http.fault", fault_pb2.HTTPFault()))
-    if alpn:
-        result.append(_http("envoy.filters.http.set_filter_state", _upstream_alpn(alpn)))
     if dynamic_hosts:
         config = dynamic_forward_proxy_pb2.FilterConfig(dns_cache_config=dns_cache())
         result.append(_http("envoy.filters.http.dynamic_forward_proxy", config))
     result.append(_http("envoy.filters.http.router", router_pb2.Router()))
     return result
-
-
-def _upstream_alpn(value: str) -> set_filter_state_pb2.Config:
-    """Offer these protocols upstream instead of the cluster's own."""
-    entry = filter_state.FilterStateValue(object_key="envoy.network.application_protocols")
-    entry.format_string.text_format_source.inline_string = value
-    return set_filter_state_pb2.Config(on_request_headers=[entry])
 
 
 # Connection managers
@@ -205,6 +195,14 @@ def http_filter_chain(manager: hcm.HttpConnectionManager) -> lc.Filter:
 
 
 # TCP
+
+
+def upstream_alpn(value: str) -> lc.Filter:
+    """Offer this protocol upstream instead of the cluster's own."""
+    entry = filter_state.FilterStateValue(object_key="envoy.network.application_protocols")
+    entry.format_string.text_format_source.inline_string = value
+    config = set_filter_state_pb2.Config(on_new_connection=[entry])
+    return lc.Filter(name="envoy.filters.network.set_filter_state", typed_config=packed(config))
 
 
 def tcp_proxy(

@@ -137,7 +137,7 @@ def _captured(scope: Scope, host: str, port: int, content: _Port) -> Made | None
         listener.listener_filters.append(tls_inspector())
     listener.filter_chains.extend(tls_chains)
     if content.http:
-        chain = listener.filter_chains.add(filters=[_http_filter(scope, str(port), sniffed=bool(sniffing))])
+        chain = listener.filter_chains.add(filters=[_http_filter(scope, str(port))])
         if sniffing:
             listener.listener_filters.append(http_inspector())
             chain.filter_chain_match.application_protocols.extend(_HTTP_PROTOCOLS)
@@ -150,17 +150,15 @@ def _captured(scope: Scope, host: str, port: int, content: _Port) -> Made | None
     return Made(listener, tuple(dict.fromkeys(origins)))
 
 
-def _http_filter(scope: Scope, routes: str, *, sniffed: bool = False) -> lc.Filter:
-    manager = outbound_manager(scope, f"outbound_{routes}", alpn="istio-http/1.1,istio" if sniffed else "")
+def _http_filter(scope: Scope, routes: str) -> lc.Filter:
+    manager = outbound_manager(scope, f"outbound_{routes}")
     filters.use_rds(manager, routes)
     return filters.http_filter_chain(manager)
 
 
-def outbound_manager(
-    scope: Scope, stat_prefix: str, *, alpn: str = "", dynamic_hosts: bool = False
-) -> hcm.HttpConnectionManager:
+def outbound_manager(scope: Scope, stat_prefix: str, *, dynamic_hosts: bool = False) -> hcm.HttpConnectionManager:
     """HTTP from the application. Its own `x-forwarded-client-cert` goes no further."""
-    chain = filters.http_filters(dynamic_hosts=dynamic_hosts, alpn=alpn)
+    chain = filters.http_filters(dynamic_hosts=dynamic_hosts)
     return filters.connection_manager(scope.view.mesh, stat_prefix, chain)
 
 
@@ -173,7 +171,7 @@ def _tls_chains(scope: Scope, members: Sequence[tuple[Service, ServicePort]], po
             if not server_names:
                 continue
             taken.update(server_names)
-            chain = lc.FilterChain(filters=[_tcp_filter(scope, service, port, target)])
+            chain = lc.FilterChain(filters=_tcp_filters(scope, service, port, target))
             if "*" not in server_names:
                 chain.filter_chain_match.server_names.extend(server_names)
             chain.filter_chain_match.transport_protocol = "tls"
@@ -184,7 +182,7 @@ def _tcp_chains(scope: Scope, listener: listener_pb2.Listener, content: _Port, p
     """Plain TCP: rules for subnets first, then the first service that claims the rest."""
     for service, _ in content.tcp:
         for target in _connection_targets(scope, service, port, tls=False):
-            chain = lc.FilterChain(filters=[_tcp_filter(scope, service, port, target)])
+            chain = lc.FilterChain(filters=_tcp_filters(scope, service, port, target))
             if target.subnets:
                 chain.filter_chain_match.prefix_ranges.extend(cidr(s) for s in target.subnets)
                 listener.filter_chains.append(chain)
@@ -223,14 +221,16 @@ def _connection_targets(scope: Scope, service: Service, port: int, *, tls: bool)
     return result
 
 
-def _tcp_filter(scope: Scope, service: Service, port: int, target: TcpTarget) -> lc.Filter:
+def _tcp_filters(scope: Scope, service: Service, port: int, target: TcpTarget) -> list[lc.Filter]:
     policy = scope.policy(service.hostname, port, "")
     hashed = policy.consistent_hash is not None and bool(policy.consistent_hash.use_source_ip)
     clusters = target.clusters
     for cluster, _ in clusters:
         scope.refer(cluster, target.origin)
     one = clusters[0][0] if len(clusters) == 1 else clusters
-    return filters.tcp_proxy(scope.view.mesh, one, tcp_idle_timeout(policy), source_hash=hashed)
+    proxy = filters.tcp_proxy(scope.view.mesh, one, tcp_idle_timeout(policy), source_hash=hashed)
+    found = service.port(port)
+    return [filters.upstream_alpn("istio"), proxy] if found is not None and found.protocol.is_sniffed else [proxy]
 
 
 def _unknown_filter(scope: Scope) -> lc.Filter:
@@ -286,7 +286,7 @@ def explicit_listeners(scope: Scope, proxy: Proxy) -> Iterator[Made]:
     """`A_15001`, the HTTP proxy, and one listener for each mapped service port."""
     manager = outbound_manager(scope, names.HTTP_PROXY_ROUTES, dynamic_hosts=True)
     filters.use_rds(manager, names.HTTP_PROXY_ROUTES)
-    yield Made(_explicit(proxy, names.OUTBOUND_PORT, filters.http_filter_chain(manager)))
+    yield Made(_explicit(proxy, names.OUTBOUND_PORT, [filters.http_filter_chain(manager)]))
     ports = mapped_ports(scope.view.services.values())
     seen: set[int] = set()
     for service in scope.services:
@@ -296,26 +296,26 @@ def explicit_listeners(scope: Scope, proxy: Proxy) -> Iterator[Made]:
                 continue
             seen.add(mapped)
             origins = (service.origin,)
-            yield Made(_explicit(proxy, mapped, _mapped_filter(scope, service, port), origins), origins)
+            yield Made(_explicit(proxy, mapped, _mapped_filters(scope, service, port), origins), origins)
 
 
-def _mapped_filter(scope: Scope, service: Service, port: ServicePort) -> lc.Filter:
+def _mapped_filters(scope: Scope, service: Service, port: ServicePort) -> list[lc.Filter]:
     if port.protocol.is_http:
         name = service_routes_name(service, port.number)
         manager = outbound_manager(scope, name)
         filters.use_rds(manager, name)
-        return filters.http_filter_chain(manager)
+        return [filters.http_filter_chain(manager)]
     target = next(t for t in reversed(_connection_targets(scope, service, port.number, tls=port.protocol.is_tls)))
-    return _tcp_filter(scope, service, port.number, target)
+    return _tcp_filters(scope, service, port.number, target)
 
 
 def _explicit(
-    proxy: Proxy, port: int, filter_: lc.Filter, origins: Sequence[ResourceKey] = ()
+    proxy: Proxy, port: int, content: Sequence[lc.Filter], origins: Sequence[ResourceKey] = ()
 ) -> listener_pb2.Listener:
     return _Listener(
         name=f"{proxy.address}_{port}",
         address=address(proxy.address, port),
         traffic_direction=base_pb2.OUTBOUND,
         metadata=metadata(origins),
-        filter_chains=[lc.FilterChain(filters=[filter_])],
+        filter_chains=[lc.FilterChain(filters=content)],
     )

@@ -100,10 +100,11 @@ def downstream_mesh(trust_domains: Sequence[str], alpn: Sequence[str]) -> tls_pb
 def mesh_alpn(*, h2: bool, http: bool, sniffed: bool) -> tuple[str, ...]:
     """What a client offers: the server picks its filter chain by `istio...`, and the protocol by the last ones.
 
-    A sniffed or client-chosen protocol offers no `h2` or `http/1.1`, so the server finds out by the preface.
+    Where the client's protocol decides, no `h2` or `http/1.1` is offered, so the server finds out by the preface. A sniffed port that turns
+    out to carry no HTTP overrides this (`filters.upstream_alpn`).
     """
     if sniffed:
-        return ("istio",)
+        return ("istio-http/1.1", "istio")
     if h2:
         return ("istio-h2", "istio", "h2")
     return ("istio-http/1.1", "istio", "http/1.1") if http else ("istio",)
