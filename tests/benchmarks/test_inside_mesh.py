@@ -34,7 +34,7 @@ class Enforcing(BaseHTTPRequestHandler):
         status = 200
         if (self.path == "/probe/forbidden" and self.lax != "path") or (token is None and self.lax != "no token"):
             status = 403
-        elif token != f"Bearer {TOKEN}" and self.lax != "bad token":
+        elif token not in (None, f"Bearer {TOKEN}") and self.lax != "bad token":
             status = 401
         elif self.path == "/probe/limit" and self.lax != "limit":
             type(self).probes += 1
