@@ -253,6 +253,7 @@ def _mesh_config(collected: _Collected, document: Document) -> None:
 
 
 M = TypeVar("M", bound=Spec)
+_MISSES = {"required", "none_of", "requires"}
 
 
 def validate(model: type[M], value: object, findings: Findings) -> M | None:
@@ -263,7 +264,10 @@ def validate(model: type[M], value: object, findings: Findings) -> M | None:
         _, others = _try(model, prune(value, unknown))
         known = {(e["type"], e["loc"]) for e in errors}
         above = {path[:end] for path in unknown for end in range(len(path))}
-        errors += [e for e in others if (e["type"], e["loc"]) not in known and tuple(e["loc"]) not in above]
+        # What a rule misses may be what was misspelt.
+        errors += [
+            e for e in others if (e["type"], e["loc"]) not in known and not (e["loc"] in above and e["type"] in _MISSES)
+        ]
     findings.add_errors(errors)
     if instance is not None and not issubclass(model, OpenSpec):
         for path in find_nulls(instance):

@@ -256,6 +256,7 @@ _KINDS: Mapping[str, tuple[str, _Describe]] = {
     "literal_error": ("LTN0107", _choice),
     "enum_text": ("LTN0107", _rule),
     "one_of": ("LTN0108", _rule),
+    "none_of": ("LTN0108", _rule),
     "greater_than_equal": ("LTN0109", _range),
     "less_than_equal": ("LTN0109", _range),
     "string_too_short": ("LTN0109", _range),

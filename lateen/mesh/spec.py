@@ -83,7 +83,7 @@ def exactly_one(spec: Spec, fields: Sequence[str]) -> None:
     at_most_one(spec, fields)
     if not any(spec.has(f) for f in fields):
         names = [type(spec).model_fields[f].alias or f for f in fields]
-        raise rule_error("one_of", f"one of {join_names(names, 'or')} must be set")
+        raise rule_error("none_of", f"one of {join_names(names, 'or')} must be set")
 
 
 def unique(items: Sequence[Spec], list_name: str, *fields: str) -> None:

@@ -221,12 +221,14 @@ def _syntax_error(error: yaml.YAMLError, chunk: str, first_line: int) -> SourceE
         context, began = getattr(error, "context", None), getattr(error, "context_mark", None)
         text = lines[mark.line] if mark.line < len(lines) else ""
         hint = _syntax_hint(problem, text)
-        if began is not None and began.line != mark.line:
+        if began is not None and began.line != mark.line and text.strip():
             hint += f"; what is being read began in line {began.line + first_line}"
-        if began is not None and not text.strip():
-            mark = began  # the text ended: point at what was never closed
+        place = (mark.line, mark.column)
+        if not text.strip():  # the text ended: point at what was never closed, or at its end
+            last = next(n for n in range(len(lines) - 1, -1, -1) if lines[n].strip() or n == 0)
+            place = (began.line, began.column) if began is not None and began.line <= last else (last, len(lines[last]))
         message = f"{context}: {problem}" if context else str(problem)
-        return SourceError("LTN0001", message, _at((mark.line, mark.column), first_line), hint)
+        return SourceError("LTN0001", message, _at(place, first_line), hint)
     offset = getattr(error, "position", 0) or 0  # of a character that YAML does not allow, in bytes
     before = chunk.encode("utf-8", "surrogatepass")[:offset].decode("utf-8", "replace")
     position = Position(first_line + before.count("\n"), len(before) - (before.rfind("\n") + 1) + 1)
@@ -408,7 +410,9 @@ def _integer(text: str) -> int:
 
 def _scalar(event: ScalarEvent) -> str | float | bool | None:
     tag = event.tag
-    if tag in {None, "!"} or tag == "tag:yaml.org,2002:str":
+    if tag in {"!", "tag:yaml.org,2002:str"}:
+        return str(event.value)
+    if tag is None:
         return parse_plain(event.value) if event.implicit[0] else str(event.value)
     if tag not in _TAGS:
         raise _Refused("LTN0001", f"tag {tag} is not supported", _place(event), "remove the tag")
