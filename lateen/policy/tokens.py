@@ -4,6 +4,7 @@ Verifying is for the enforcement point (it needs keys and a clock); everything a
 """
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,7 +14,7 @@ from urllib.parse import unquote_plus
 from lateen.mesh.requestauthentication import JWTRule, RequestAuthenticationSpec
 from lateen.policy.compile import PolicyOrigin
 
-_BASE64URL: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.")
+_TOKEN_CHARACTERS: Final = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 class Place(StrEnum):
@@ -148,11 +149,8 @@ def _after_prefix(value: str, prefix: str) -> str | None:
     _, found, rest = value.partition(prefix)
     if not found:
         return None
-    start = next((i for i, c in enumerate(rest) if c in _BASE64URL), None)
-    if start is None:
-        return rest
-    end = next((i for i in range(start, len(rest)) if rest[i] not in _BASE64URL), len(rest))
-    return rest[start:end]
+    run = _TOKEN_CHARACTERS.search(rest)
+    return run.group() if run is not None else rest
 
 
 def _parameters(query: str) -> Iterator[tuple[str, str]]:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -40,10 +41,11 @@ class KeyServer:
 
 
 @contextlib.asynccontextmanager
-async def key_server() -> AsyncIterator[KeyServer]:
+async def key_server(tls: ssl.SSLContext | None = None) -> AsyncIterator[KeyServer]:
     server = KeyServer()
-    listener = await asyncio.start_server(server.handle, "127.0.0.1", 0)
-    server.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    listener = await asyncio.start_server(server.handle, "127.0.0.1", 0, ssl=tls)
+    authority = "https://localhost" if tls is not None else "http://127.0.0.1"
+    server.url = f"{authority}:{listener.sockets[0].getsockname()[1]}"
     try:
         yield server
     finally:

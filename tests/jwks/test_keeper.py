@@ -1,7 +1,9 @@
 """The keeper against a real HTTP server: patience, bounds, independence of the URIs, stale keys while an issuer is away."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
@@ -9,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from lateen.jwks.fetch import fetch, http_client
 from lateen.jwks.keeper import KeyKeeper, KeyStatus, KeyUri, Timing
 from lateen.jwks.keys import MAX_DOCUMENT_BYTES, JwksError
+from tests.fakes.pki import TestAuthority
 from tests.jwks.keyserver import Answer, KeyServer, jwk, key_server
 
 FAST = Timing(refresh=30.0, retry_first=0.02, retry_ceiling=0.05, timeout=1.0, unknown_kid_interval=0.0, wait=2.0)
@@ -200,3 +203,19 @@ async def test_a_fetch_gives_up_in_time(server: KeyServer) -> None:
     async with http_client() as client:
         with pytest.raises(JwksError, match=r"no answer within 0.1 s"):
             await fetch(client, server.url + "/hang", 0.1)
+
+
+async def test_a_private_authority_can_be_given(tmp_path: Path) -> None:
+    authority = TestAuthority()
+    pair = authority.issue("", "localhost")
+    (tmp_path / "server.pem").write_text(pair.certificate + pair.key)
+    (tmp_path / "ca.pem").write_text(authority.root)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(tmp_path / "server.pem")
+    async with key_server(context) as server:
+        server.answers["/jwks"] = (200, {}, b"here")
+        async with http_client(str(tmp_path / "ca.pem")) as client:
+            assert await fetch(client, server.url + "/jwks", 2.0) == b"here"
+        async with http_client() as client:
+            with pytest.raises(JwksError, match="certificate verify failed"):
+                await fetch(client, server.url + "/jwks", 2.0)
