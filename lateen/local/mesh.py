@@ -100,9 +100,8 @@ class Mesh:
 
     def write_cleanup(self) -> None:
         """Tell the reaper what to undo. Written before anything is made."""
-        names = [netns.namespace_name(self.site.run.id, r) for r in self.replicas.values()] if self.network else []
         duties = {
-            "commands": netns.teardown(self.site.run.id, names) if self.network else [],
+            "commands": netns.teardown(self.site.run.id, self.replicas.values()) if self.network else [],
             "keep_logs": str(self.state.last_logs),
         }
         path = self.site.run.path / "cleanup.json"

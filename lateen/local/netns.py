@@ -63,6 +63,11 @@ def bridge_name(run_id: str) -> str:
     return f"lt{run_id}br"
 
 
+def veth_name(run_id: str, replica: Replica) -> str:
+    """The host's end of a replica's cable."""
+    return f"lt{run_id}h{replica.number}"
+
+
 def enter(run_id: str, replica: Replica, *, uid: int | None = None) -> tuple[str, ...]:
     """What to put before a command so that it runs in the replica's namespace, with its own /etc/hosts."""
     inside = (tool("ip"), "netns", "exec", namespace_name(run_id, replica))
@@ -113,7 +118,7 @@ class Network:
             directory.mkdir(mode=0o755, parents=True, exist_ok=True)
             (directory / "hosts").write_text(hosts[replica.key], encoding="utf-8")
             (directory / "resolv.conf").write_text(NO_DNS, encoding="utf-8")
-            veth = f"lt{self.run_id}h{replica.number}"
+            veth = veth_name(self.run_id, replica)
             _batch(
                 [
                     f"netns add {name}",
@@ -139,18 +144,23 @@ class Network:
 
     def remove(self, replica: Replica) -> None:
         """Undo `add` for one replica whose processes have ended."""
-        for command in teardown_namespace(namespace_name(self.run_id, replica)):
+        for command in teardown_replica(self.run_id, replica):
             subprocess.run(command, check=False, capture_output=True, timeout=COMMAND_SECONDS)
 
 
-def teardown_namespace(name: str) -> list[list[str]]:
-    """Commands that remove a namespace; its end of the cable takes the other with it."""
-    return [[tool("ip"), "netns", "del", name], ["/bin/rm", "-rf", f"/etc/netns/{name}"]]
+def teardown_replica(run_id: str, replica: Replica) -> list[list[str]]:
+    """Commands that undo `Network.add`. The cable goes first: the kernel takes its time to end a namespace and what is in it."""
+    name = namespace_name(run_id, replica)
+    return [
+        [tool("ip"), "link", "del", veth_name(run_id, replica)],
+        [tool("ip"), "netns", "del", name],
+        ["/bin/rm", "-rf", f"/etc/netns/{name}"],
+    ]
 
 
-def teardown(run_id: str, names: Sequence[str]) -> list[list[str]]:
+def teardown(run_id: str, replicas: Iterable[Replica]) -> list[list[str]]:
     """Commands that remove every trace of a run."""
-    commands = [command for name in names for command in teardown_namespace(name)]
+    commands = [command for replica in replicas for command in teardown_replica(run_id, replica)]
     return [*commands, [tool("ip"), "link", "del", bridge_name(run_id)]]
 
 

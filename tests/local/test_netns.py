@@ -47,7 +47,7 @@ def network(tmp_path: Path) -> Iterator[tuple[netns.Network, list[Replica]]]:
         made.add(replicas, {r.key: hosts_file(vips, "ns", r.name, r.address) for r in replicas})
         yield made, replicas
     finally:
-        for command in netns.teardown(RUN_ID, [netns.namespace_name(RUN_ID, r) for r in replicas]):
+        for command in netns.teardown(RUN_ID, replicas):
             subprocess.run(command, check=False, capture_output=True)
 
 
@@ -76,7 +76,7 @@ def test_teardown_leaves_no_trace(network: tuple[netns.Network, list[Replica]]) 
     made, replicas = network
     names = [netns.namespace_name(RUN_ID, replica) for replica in replicas]
     assert all(Path("/run/netns", name).exists() for name in names)
-    for command in netns.teardown(RUN_ID, names):
+    for command in netns.teardown(RUN_ID, replicas):
         subprocess.run(command, check=True, capture_output=True, timeout=10)
     assert not any(Path("/run/netns", name).exists() or Path("/etc/netns", name).exists() for name in names)
     links = subprocess.run(["ip", "link"], capture_output=True, text=True, check=True, timeout=10).stdout

@@ -1,0 +1,99 @@
+"""The mesh follows the directory; what is wrong stays out and is explained."""
+
+import re
+
+import pytest
+
+from tests.e2e.client import call
+from tests.e2e.running import CHARGE, RunningMesh, replace_file, until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e")]
+ROUTES = "traffic-canary-payments.yaml"
+
+
+def _works(mesh: RunningMesh) -> None:
+    headers = {**mesh.bearer(), "x-test-cohort": "canary"}
+    answer = call("GET", CHARGE, headers, proxy=mesh.proxy("orders"))
+    assert (answer.status, answer.version) == (200, "v2")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "error"),
+    [
+        pytest.param(
+            "perTryTimeout",
+            "perTryTimout",
+            r'unknown field "perTryTimout".*\n.*:{line}:\d+(.|\n)*perTryTimeout',
+            id="misspelt field",
+        ),
+        pytest.param("weight: 90", "weight: ninety", r":{line}:\d+(.|\n)*weight: ninety", id="wrong type"),
+        pytest.param("timeout: 10s", "timeout: 10", r":{line}:\d+(.|\n)*duration", id="not a duration"),
+        pytest.param("  http:\n    # The", "  http: {\n    # The", r"error(.|\n)*{file}:\d+:\d+", id="not YAML"),
+    ],
+)
+def test_broken_yaml_keeps_the_good_state_and_is_explained(mesh: RunningMesh, old: str, new: str, error: str) -> None:
+    path = mesh.directory / ROUTES
+    line = next(number for number, text in enumerate(path.read_text().splitlines(), 1) if old.splitlines()[0] in text)
+    said = len(mesh.output)
+    with mesh.edited(ROUTES, (old, new)):
+        pattern = error.replace("{line}", str(line)).replace("{file}", re.escape(ROUTES))
+        until(lambda: re.search(pattern, mesh.output[said:]), 5, f"an error that says {pattern}")
+        assert ROUTES in mesh.output[said:]
+        _works(mesh)
+    until(lambda: "the configuration is valid again" in mesh.output[said:], 5)
+    _works(mesh)
+
+
+def test_a_dangling_reference_is_a_warning_or_error_and_traffic_goes_on(mesh: RunningMesh) -> None:
+    said = len(mesh.output)
+    with mesh.edited(ROUTES, ("subset: v2\n    # Everybody", "subset: v3\n    # Everybody")):
+        until(lambda: "IST0101" in mesh.output[said:] and "v3" in mesh.output[said:], 5)
+        assert call("GET", CHARGE, mesh.bearer(), proxy=mesh.proxy("orders")).status == 200
+
+
+def test_a_new_file_is_picked_up_and_forgotten_with_its_removal(mesh: RunningMesh) -> None:
+    text = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: ledger, namespace: legacy-system}
+spec:
+  hosts: [ledger.legacy-system.svc.cluster.local]
+  http: [{directResponse: {status: 418}}]
+"""
+    url = "http://ledger.legacy-system.svc.cluster.local:8080/x"
+    path = mesh.directory / "teapot.yaml"
+    replace_file(path, text)
+    try:
+        until(lambda: call("GET", url, proxy=mesh.proxy("orders")).status == 418, 5)
+    finally:
+        path.unlink()
+    until(lambda: call("GET", url, proxy=mesh.proxy("orders")).status == 200, 5)
+
+
+def test_replicas_can_be_added_and_removed(mesh: RunningMesh) -> None:
+    url = "http://ledger.legacy-system.svc.cluster.local:8080/x"
+
+    def replicas() -> set[str]:
+        answers = [call("GET", url, proxy=mesh.proxy("orders")) for _ in range(12)]
+        assert {a.status for a in answers} == {200}
+        return {str(a.json["replica"]) for a in answers}
+
+    ledger = "name: ledger\n  namespace: legacy-system\nspec:\n  replicas: 1"
+    with mesh.edited("workloads.yaml", (ledger, ledger.replace("replicas: 1", "replicas: 2"))):
+        until(lambda: replicas() == {"ledger-0", "ledger-1"}, 20)
+        assert "started legacy-system/ledger-1" in mesh.output
+    until(lambda: "stopped legacy-system/ledger-1" in mesh.output, 15)
+    assert replicas() == {"ledger-0"}
+
+
+def test_a_change_that_needs_a_restart_says_so(mesh: RunningMesh) -> None:
+    said = len(mesh.output)
+    with mesh.edited(
+        "workloads.yaml",
+        (
+            "image: payments/demo-app:1.0\n          ports:\n            - name: http\n              containerPort: 8080\n          env:",
+            "image: payments/demo-app:1.0\n          ports:\n            - name: http\n              containerPort: 9090\n          env:",
+        ),
+    ):
+        until(lambda: "orders/orders has changed in more than its replicas: restart lateen up" in mesh.output[said:], 5)
+        _works(mesh)

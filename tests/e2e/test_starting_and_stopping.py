@@ -1,0 +1,204 @@
+"""`lateen up` as a process: what it starts it ends, and what it cannot start it explains."""
+
+import contextlib
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from lateen.local.reaper import process_table
+from lateen.local.rundir import live_runs
+from tests.e2e.client import call
+from tests.e2e.running import PAYMENTS, RunningMesh, command, copy_of, environment, start, until, wait_for_end
+
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e")]
+SMALL = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, namespace: shop}
+spec:
+  template:
+    metadata: {labels: {app: web}}
+    spec: {containers: [{name: web, image: demo, ports: [{containerPort: 8080}]}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {selector: {app: web}, ports: [{name: http, port: 8080}]}
+"""
+LOCAL = """
+apiVersion: lateen.dev/v1alpha1
+kind: Local
+spec: {images: {demo: {command: [python3, -m, lateen.local.demo_app]}}}
+"""
+WEB = "http://web.shop:8080/"
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A directory with one workload."""
+    directory = tmp_path / "small"
+    directory.mkdir()
+    (directory / "web.yaml").write_text(SMALL)
+    (directory / "lateen.yaml").write_text(LOCAL)
+    return directory
+
+
+def _up(directory: Path, home: Path, *arguments: str, seconds: float = 60) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        command(directory, *arguments),
+        env=environment(home),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=seconds,
+    )
+
+
+def test_a_second_mesh_runs_beside_the_first(mesh: RunningMesh, small: Path, tmp_path: Path) -> None:
+    second = start(small, tmp_path)
+    try:
+        assert len({run.id for run in live_runs()} & {mesh.info.id, second.info.id}) == 2
+        assert call("GET", WEB, proxy=second.proxy("web")).json["workload"] == "web"
+        assert call("GET", f"{mesh.gateway}/v1/charge", mesh.bearer()).status == 200
+    finally:
+        processes = second.command_lines()
+        assert second.stop(signal.SIGINT) == 0
+        wait_for_end(processes)
+    assert second.info.id not in {run.id for run in live_runs()}
+
+
+@pytest.mark.parametrize("victim", ["runner", "reaper"])
+def test_kill_9_leaves_nothing(small: Path, tmp_path: Path, victim: str) -> None:
+    running = start(small, tmp_path)
+    reaper = next(p for p, line in _children(running.process.pid).items() if "reaper.py" in line)
+    processes = running.command_lines()
+    assert len(processes) >= 8
+    os.kill(running.process.pid if victim == "runner" else reaper, signal.SIGKILL)
+    running.process.wait(15)
+    wait_for_end({**processes, reaper: "reaper"})
+    until(lambda: not Path(running.info.logs).parent.exists(), 5, "its directory is gone")
+    logs = next((tmp_path / "state" / "lateen").glob("small-*/last-logs"))
+    assert (logs / "web-0.envoy.log").exists(), "the logs are kept for a look"
+
+
+def _children(pid: int) -> dict[int, str]:
+    found = {}
+    for child, parent in process_table().items():
+        if parent == pid:
+            with contextlib.suppress(OSError):
+                found[child] = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    return found
+
+
+def test_exec_has_the_mesh_in_its_environment_and_gives_its_status(small: Path, tmp_path: Path) -> None:
+    script = (
+        f"curl -s -x $LATEEN_PROXY_WEB {WEB} && test -S ${{LATEEN_CONTROL_PLANE#unix://}} && ls $LATEEN_LOGS && exit 7"
+    )
+    done = _up(small, tmp_path, "--exec", script)
+    assert done.returncode == 7, done.stderr
+    assert '"workload": "web"' in done.stdout
+    assert "web-0.envoy.log" in done.stdout
+
+
+def test_a_signal_reaches_the_command_of_exec(small: Path, tmp_path: Path) -> None:
+    script = 'trap "echo bye; exit 9" TERM; echo ready; while :; do sleep 0.05; done'
+    process = subprocess.Popen(
+        command(small, "--exec", script), env=environment(tmp_path), stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.terminate()
+    assert process.wait(15) == 9
+    assert process.stdout.read() == "bye\n"
+
+
+def test_ctrl_c_during_the_start_ends_everything(small: Path, tmp_path: Path) -> None:
+    with (tmp_path / "out").open("wb") as output:
+        process = subprocess.Popen(command(small), env=environment(tmp_path), stdout=output, stderr=output)
+    until(lambda: any("reaper.py" in line for line in _children(process.pid).values()), 10)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(15) == 130
+
+
+def test_invalid_yaml_is_exit_3_with_every_error_and_nothing_is_started(small: Path, tmp_path: Path) -> None:
+    (small / "bad.yaml").write_text(
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: x}\nspec:\n  hots: [a]\n"
+    )
+    (small / "web.yaml").write_text(SMALL.replace("image: demo", "image: unknown:1"))
+    done = _up(small, tmp_path)
+    assert done.returncode == 3
+    assert "bad.yaml:5:3" in done.stderr
+    assert 'did you mean "hosts"' in done.stderr
+    assert 'image "unknown:1" has no local command' in done.stderr
+    assert "lateen.yaml" in done.stderr
+    assert not (tmp_path / "state").exists()
+
+
+def test_an_empty_directory_is_exit_3(tmp_path: Path) -> None:
+    done = _up(tmp_path, tmp_path)
+    assert done.returncode == 3
+    assert "nothing to run" in done.stderr
+
+
+def test_an_application_that_does_not_start_is_exit_5_with_its_log(small: Path, tmp_path: Path) -> None:
+    failing = "command: [python3, -c, 'raise SystemExit(\"no database\")']"
+    (small / "lateen.yaml").write_text(LOCAL.replace("command: [python3, -m, lateen.local.demo_app]", failing))
+    done = _up(small, tmp_path, "--exec", "true")
+    assert done.returncode == 5
+    assert "web-0.app does not start: exited with status 1" in done.stderr
+    assert "no database" in done.stderr
+
+
+def test_not_in_sync_in_time_is_exit_5_and_says_who(small: Path, tmp_path: Path) -> None:
+    (small / "lateen.yaml").write_text(
+        LOCAL.replace("command: [python3, -m, lateen.local.demo_app]", "command: [sleep, '600']")
+    )
+    done = _up(small, tmp_path, "--exec", "true", "--timeout", "12")
+    assert done.returncode == 5
+    assert "shop/web-0: web does not listen on port 8080" in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may")
+def test_netns_mode_without_root_says_what_to_do(small: Path, tmp_path: Path) -> None:
+    done = _up(small, tmp_path, "--mode", "netns")
+    assert done.returncode == 2
+    assert "--mode loopback" in done.stderr
+
+
+def test_the_five_printed_commands_work_when_pasted(mesh: RunningMesh) -> None:
+    lines = mesh.output.partition("try, in another terminal:")[2].splitlines()
+    commands = [line.strip() for line in lines if line.startswith(("  curl", "  for"))]
+    assert len(commands) == 5
+    until(lambda: mesh.charge().status == 200, 5)
+    outputs = [
+        subprocess.run(["bash", "-c", text], capture_output=True, text=True, check=True, timeout=30).stdout
+        for text in commands
+    ]
+    assert outputs[0].startswith("HTTP/1.1 403")
+    assert "x-lateen-denial" in outputs[0]
+    assert '"method": "GET"' in outputs[1]
+    assert "sa/orders-svc" in outputs[2]
+    assert '"version": "v2"' in outputs[3]
+    codes = outputs[4].split()
+    assert len(codes) == 12
+    assert codes.count("429") >= 2
+    assert set(codes) == {"200", "429"}
+
+
+def test_the_start_is_fast(mesh: RunningMesh) -> None:
+    seconds = float(mesh.output.partition("ready in ")[2].split()[0])
+    assert seconds < 15
+
+
+def test_the_example_can_be_started_from_a_directory_with_a_space(tmp_path: Path) -> None:
+    home = tmp_path / "with space"
+    home.mkdir()
+    directory = copy_of(PAYMENTS, home)
+    for path in directory.glob("*.yaml"):
+        if path.name not in {"lateen.yaml", "workloads.yaml"}:
+            path.unlink()
+    done = _up(directory, home, "--exec", "true")
+    assert done.returncode == 0, done.stderr
