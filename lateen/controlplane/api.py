@@ -200,8 +200,8 @@ def _kind(word: str) -> KindInfo:
 
 def _origin(request: Request) -> Origin:
     word = request.query_params.get("origin", Origin.API.value)
-    if word not in (Origin.API, Origin.RUNNER):
-        raise HTTPException(400, f"unknown origin {word!r}: use api or runner")
+    if word not in (Origin.API, Origin.RUNNER, Origin.OVERLAY):
+        raise HTTPException(400, f"unknown origin {word!r}: use api, runner or overlay")
     return Origin(word)
 
 

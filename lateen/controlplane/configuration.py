@@ -18,6 +18,10 @@ from lateen.mesh.meshconfig import MeshConfig
 from lateen.mesh.metadata import ResourceKey
 
 
+_GIVEN = (Origin.OVERLAY, Origin.API, Origin.RUNNER)
+"""Layers that nobody would give again after a restart."""
+
+
 @dataclass(frozen=True, slots=True)
 class Applied:
     """The outcome of an apply; when `refused`, nothing was applied."""
@@ -126,10 +130,10 @@ class Configuration:
 
     def delete(self, key: ResourceKey, origin: Origin) -> bool:
         """Delete one resource of this origin; False if there is none of that key at all, Conflict if it is another's."""
-        item = self.inventory.get(key)
-        if item is None:
-            return False
         if key not in self.inventory.layer(origin):
+            item = self._owner_above(key, origin)
+            if item is None:
+                return False
             raise Conflict(_owner(item))
         changed = self.inventory.change(origin, (), (key,))
         self._save()
@@ -139,8 +143,8 @@ class Configuration:
 
     def _owned_elsewhere(self, located: Located, origin: Origin) -> Diagnostic | None:
         """Files stay the truth: what they own is refused to the API, and pointed out to the runner."""
-        item = self.inventory.get(located.resource.key)
-        if item is None or item.origin is origin or (item.origin is Origin.API and origin is Origin.RUNNER):
+        item = self._owner_above(located.resource.key, origin)
+        if item is None or (item.origin is Origin.API and origin is Origin.RUNNER):
             return None
         place = located.source.position(())
         refused = origin is Origin.API
@@ -157,6 +161,16 @@ class Configuration:
             invalid=refused,
         )
 
+    def _owner_above(self, key: ResourceKey, origin: Origin) -> Item | None:
+        """The resource of that key in another layer, if it is for that layer to say; an overlay is never in anyone's way."""
+        if origin is Origin.OVERLAY:
+            return None
+        for other in (Origin.FILE, Origin.API, Origin.RUNNER):
+            located = self.inventory.layer(other).get(key)
+            if located is not None and other is not origin:
+                return Item(located, other)
+        return None
+
     # persistence
 
     def restore(self) -> None:
@@ -165,8 +179,8 @@ class Configuration:
             return
         try:
             saved = json.loads(self._state_file.read_text())
-            for origin in (Origin.API, Origin.RUNNER):
-                located = [_revive(entry["resource"], entry["file"]) for entry in saved[origin.value]]
+            for origin in _GIVEN:
+                located = [_revive(entry["resource"], entry["file"]) for entry in saved.get(origin.value, ())]
                 self.inventory.change(origin, [each for each in located if each is not None])
         except (OSError, ValueError, KeyError, TypeError) as error:
             self._log.error(
@@ -183,7 +197,7 @@ class Configuration:
                 {"file": located.source.file, "resource": located.resource.to_dict()}
                 for located in self.inventory.layer(origin).values()
             ]
-            for origin in (Origin.API, Origin.RUNNER)
+            for origin in _GIVEN
         }
         new = self._state_file.with_suffix(".new")
         try:

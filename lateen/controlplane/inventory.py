@@ -1,4 +1,7 @@
-"""What is configured, and by whom: files, the API and the runner each have a layer, and files stay the truth."""
+"""What is configured, and by whom: files, the API and the runner each have a layer, and files stay the truth.
+
+The one exception is the overlay: the runner's copies of file resources with what only it can know (the address of a Service).
+"""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,6 +14,7 @@ from lateen.mesh.metadata import ResourceKey
 class Origin(StrEnum):
     """Who gave a resource. Earlier ones win."""
 
+    OVERLAY = "overlay"
     FILE = "file"
     API = "api"
     RUNNER = "runner"

@@ -313,7 +313,8 @@ class Pusher:
     def _tell_synced(self) -> None:
         synced = bool(self.connections) and not self._lagging
         if synced and not self._was_synced:
-            self._events.publish("synced", proxies=len(self.connections))
+            refused = sum(len(connection.session.refusals) for connection in self.connections.values())
+            self._events.publish("synced", proxies=len(self.connections), refused=refused)
         self._was_synced = synced
 
 

@@ -30,7 +30,7 @@ def proxy_status(connection: Connection, view: MeshView | None, now: float) -> d
         "identity": str(connection.peer),
         "address": proxy.address,
         "connected_at": connection.connected_at.isoformat(),
-        "synced": connection.session.synced and not connection.error,
+        "synced": connection.session.synced and not connection.session.refusals and not connection.error,
         "error": connection.error,
         "types": {SHORT_NAMES[url]: _type_status(state, view) for url, state in connection.session.status(now).items()},
     }

@@ -235,6 +235,17 @@ async def test_files_stay_the_truth(plane: Plane) -> None:
     assert (item["resource"]["spec"]["hosts"], item["origin"]) == (["file.example"], "file")
 
 
+async def test_an_overlay_stands_before_the_file_it_copies(plane: Plane) -> None:
+    (plane.config / "outside.yaml").write_text(entry("file.example"))
+    await until(lambda: plane.get("/v1/resources"), lambda value: bool(value["items"]))
+    path = "/v1/resources/se/shop/outside"
+    assert (await plane.apply(entry("overlay.example"), "overlay")).json()["diagnostics"] == []
+    assert (await plane.get(path))["resource"]["spec"]["hosts"] == ["overlay.example"]
+    assert (await plane.apply(entry("api.example"))).status_code == 422
+    assert (await plane.api.delete(path, params={"origin": "overlay"})).status_code == 200
+    assert (await plane.get(path))["resource"]["spec"]["hosts"] == ["file.example"]
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
@@ -268,6 +279,7 @@ async def test_proxies_show_what_they_refuse_and_where_it_comes_from(plane: Plan
             lambda: plane.get("/v1/proxies"), lambda value: value["proxies"][0]["types"]["CDS"]["status"] == "NACK"
         )
         (proxy,) = answer["proxies"]
+        assert proxy["synced"] is False
         assert proxy["identity"] == "spiffe://cluster.local/ns/shop/sa/app"
         state = proxy["types"]["CDS"]
         assert state["error"] == {
