@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from lateen.controlplane.findings import Findings
 from lateen.controlplane.proxy import Mode
 from lateen.controlplane.traffic_policies import EffectivePolicy, effective_policy
-from lateen.mesh.destinationrule import DestinationRule
+from lateen.mesh.destinationrule import DestinationRule, LocalityLoadBalancerSetting, TrafficPolicy
 from lateen.mesh.kinds import ResourceKey
 from lateen.mesh.services import Service
+from lateen.mesh.sidecar import Sidecar
 from lateen.mesh.view import MeshView
 from lateen.mesh.virtualservice import VirtualService
 
@@ -73,3 +74,36 @@ class Scope:
         """Note that a route needs a cluster; the snapshot adds an empty one when there is no such service or subset."""
         self.references.setdefault(cluster, origin)
         return cluster
+
+
+def mentioned_labels(view: MeshView) -> frozenset[str]:
+    """The label keys of clients on which anything outbound depends; all others may differ between proxies of one class."""
+    keys: set[str] = set()
+    for sidecar in view.get("Sidecar"):
+        if isinstance(sidecar, Sidecar) and sidecar.spec.workload_selector is not None:
+            keys.update(sidecar.spec.workload_selector.labels)
+    for virtual_service in view.get("VirtualService"):
+        if isinstance(virtual_service, VirtualService):
+            spec = virtual_service.spec
+            for rule in (*spec.http, *spec.tcp, *spec.tls):
+                keys.update(key for match in rule.match for key in match.source_labels)
+    for rule in view.get("DestinationRule"):
+        if isinstance(rule, DestinationRule):
+            keys.update(rule.spec.workload_selector.match_labels if rule.spec.workload_selector is not None else ())
+            for policy in (rule.spec.traffic_policy, *(s.traffic_policy for s in rule.spec.subsets)):
+                keys.update(_failover_keys(policy))
+    keys.update(_labels_of(view.mesh.locality_lb_setting))
+    return frozenset(keys)
+
+
+def _failover_keys(policy: TrafficPolicy | None) -> Iterator[str]:
+    if policy is None:
+        return
+    for block in (policy, *policy.port_level_settings):
+        if block.load_balancer is not None:
+            yield from _labels_of(block.load_balancer.locality_lb_setting)
+
+
+def _labels_of(setting: LocalityLoadBalancerSetting | None) -> Iterator[str]:
+    for entry in setting.failover_priority if setting is not None else ():
+        yield entry.partition("=")[0]

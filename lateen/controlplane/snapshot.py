@@ -14,9 +14,9 @@ from lateen.controlplane.findings import Finding, Findings
 from lateen.controlplane.gateways import GatewayBuilder
 from lateen.controlplane.inbound import InboundScope, inbound_clusters, inbound_listeners
 from lateen.controlplane.listeners import captured_listeners, explicit_listeners, routed_mapped_ports
-from lateen.controlplane.proxy import Mode, Proxy, ProxyType
+from lateen.controlplane.proxy import Mode, Proxy, ProxyClass, ProxyType
 from lateen.controlplane.references import check_references
-from lateen.controlplane.scope import Scope
+from lateen.controlplane.scope import Scope, mentioned_labels
 from lateen.controlplane.virtual_hosts import (
     HostBuilder,
     http_ports,
@@ -77,17 +77,19 @@ class Memo:
     def __init__(self, blobs: Blobs | None = None) -> None:
         self.blobs = blobs if blobs is not None else Blobs()
         self._view: MeshView | None = None
-        self._parts: dict[tuple[object, ...], tuple[_Part, Scope]] = {}
+        self._parts: dict[ProxyClass, tuple[_Part, Scope]] = {}
+        self._label_keys: frozenset[str] = frozenset()
 
     def part(self, view: MeshView, proxy: Proxy, workload: Workload | None) -> tuple[_Part, Scope]:
         """The outbound part of the proxy's class, translated at most once a view."""
         if view is not self._view:
-            self._view, self._parts = view, {}
-        locality = workload.locality if workload is not None else ""
-        key = (proxy.namespace, tuple(sorted(proxy.labels.items())), proxy.mode, locality)
+            self._view, self._parts, self._label_keys = view, {}, mentioned_labels(view)
+        labels = {key: value for key, value in sorted(proxy.labels.items()) if key in self._label_keys}
+        locality, network = (workload.locality, workload.network) if workload is not None else ("", "")
+        key = ProxyClass(proxy.namespace, tuple(labels.items()), proxy.mode, locality, network)
         found = self._parts.get(key)
         if found is None:
-            scope = Scope(view, proxy.namespace, proxy.labels, proxy.mode, locality=locality)
+            scope = Scope(view, proxy.namespace, labels, proxy.mode, locality=locality)
             found = self._parts[key] = _outbound(scope, self.blobs), scope
         return found
 
