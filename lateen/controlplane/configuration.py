@@ -17,7 +17,6 @@ from lateen.mesh.loader import Loaded, Located, load_text
 from lateen.mesh.meshconfig import MeshConfig
 from lateen.mesh.metadata import ResourceKey
 
-
 _GIVEN = (Origin.OVERLAY, Origin.API, Origin.RUNNER)
 """Layers that nobody would give again after a restart."""
 

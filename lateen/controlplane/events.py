@@ -34,13 +34,13 @@ class Listener:
     async def __aiter__(self) -> AsyncIterator[Event]:
         """Iterate the events for ever."""
         while True:
-            await self._ready.wait()
-            self._ready.clear()
+            while not self._queue:
+                self._ready.clear()
+                await self._ready.wait()
             if self._lost:
                 lost, self._lost = self._lost, 0
                 yield {"event": "lost", "count": lost}
-            while self._queue:
-                yield self._queue.popleft()
+            yield self._queue.popleft()
 
 
 class Events:

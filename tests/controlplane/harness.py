@@ -1,5 +1,6 @@
 """A real ADS server over chosen resources: everything but the translators."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
@@ -126,7 +127,8 @@ async def running(authority: Authority, limits: ServerLimits | None = None, port
 
 async def event(listener: Listener, wanted: str) -> Mapping[str, object]:
     """The next event of this name."""
-    async for told in listener:
-        if told["event"] == wanted:
-            return told
+    async with asyncio.timeout(5):
+        async for told in listener:
+            if told["event"] == wanted:
+                return told
     raise AssertionError("the listener ended")

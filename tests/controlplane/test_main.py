@@ -137,7 +137,7 @@ async def plane() -> AsyncIterator[Plane]:
 async def until(ask: Callable[[], Awaitable[Any]], true: Callable[[Any], bool], within: float = 3.0) -> Any:  # noqa: ANN401 - JSON
     """Ask until the answer is right."""
     async with asyncio.timeout(within):
-        while not true(answer := await ask()):
+        while not true(answer := await ask()):  # noqa: ASYNC110 - it happens in another process
             await asyncio.sleep(0.02)
     return answer
 
