@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from lateen.mesh.metadata import ClusterResource, MetadataLabel, Resource
-from lateen.mesh.spec import Bool, Int, IntOrString, OpenSpec, Port, rule_error, unique
+from lateen.mesh.spec import Int, IntOrString, OpenSpec, Port, rule_error, unique
 
 
 class KubernetesResource(Resource, OpenSpec):
@@ -40,7 +40,6 @@ class ServicePort(OpenSpec):
     protocol: Literal["TCP", "UDP", "SCTP"] = "TCP"
     app_protocol: str | None = None
     target_port: IntOrString | None = None
-    node_port: Int | None = None
 
 
 class ServiceType(StrEnum):
@@ -60,10 +59,7 @@ class ServiceSpec(OpenSpec):
     type: ServiceType = ServiceType.CLUSTER_IP
     cluster_ip: str | None = Field(default=None, alias="clusterIP")
     cluster_ips: tuple[str, ...] = Field(default=(), alias="clusterIPs")
-    external_ips: tuple[str, ...] = Field(default=(), alias="externalIPs")
     external_name: str | None = None
-    publish_not_ready_addresses: Bool = False
-    traffic_distribution: str | None = None
 
     @model_validator(mode="after")
     def _ports(self) -> "ServiceSpec":
@@ -128,7 +124,6 @@ class Container(OpenSpec):
     args: tuple[str, ...] = ()
     env: tuple[EnvVar, ...] = ()
     ports: tuple[ContainerPort, ...] = ()
-    working_dir: str | None = None
 
 
 class PodSpec(OpenSpec):
@@ -192,4 +187,3 @@ class ConfigMap(KubernetesResource):
     api_version: str = "v1"
     kind: str = "ConfigMap"
     data: dict[str, str] = {}
-    binary_data: dict[str, str] = {}
