@@ -5,6 +5,8 @@ import contextlib
 import http.client
 import json
 import os
+import socket
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -325,7 +327,7 @@ class Mesh:
         for container in replica.workload.containers:
             name = commands.app_process_id(replica, container)
             for port in container.ports:
-                if not listens(self.supervisor.pid(name), port):
+                if not listens(self.supervisor.pid(name), replica.app_address, port):
                     return f"{replica.key}: {container.name} does not listen on port {port}\n{self.tail(name)}"
         return ""
 
@@ -441,13 +443,17 @@ def _answers_200(url: str) -> bool:
 _LISTEN = "0A"
 
 
-def listens(pid: int, port: int) -> bool:
-    """Whether something in the network namespace of `pid` listens on `port` (of any address of it)."""
-    wanted = f":{port:04X}"
+def listens(pid: int, address: str, port: int) -> bool:
+    """Whether something in the network namespace of `pid` listens on `port`, of this address or of any."""
+    raw = socket.inet_aton(address)
+    # As the kernel prints it: words of four bytes in the byte order of the machine; IPv4 also as ::ffff:a.b.c.d.
+    word = f"{int.from_bytes(raw, sys.byteorder):08X}"
+    mapped = f"{0:016X}{int.from_bytes(bytes(2) + bytes((255, 255)), sys.byteorder):08X}{word}"
+    wanted = {f"{host}:{port:04X}" for host in (word, mapped, "0" * 8, "0" * 32)}
     for table in ("tcp", "tcp6"):
         with contextlib.suppress(OSError):
             for line in Path(f"/proc/{pid}/net/{table}").read_text(encoding="ascii").splitlines()[1:]:
                 fields = line.split()
-                if fields[3] == _LISTEN and fields[1].endswith(wanted):
+                if fields[3] == _LISTEN and fields[1] in wanted:
                     return True
     return False

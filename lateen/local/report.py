@@ -67,11 +67,18 @@ def _sync(status: ProxyStatus | None) -> str:
 
 
 def render_started(
-    info: RunInfo, proxies: Mapping[str, ProxyStatus], tries: Sequence[TryIt], seconds: float, *, colour: bool
+    info: RunInfo,
+    proxies: Mapping[str, ProxyStatus],
+    tries: Sequence[TryIt],
+    seconds: float,
+    *,
+    alone: bool,
+    colour: bool,
 ) -> str:
-    """The first screen of an interactive mesh."""
+    """The first screen of an interactive mesh. `alone`: no other mesh runs, so that `lateen` needs not be told which one is meant."""
     bold, dim, reset = (_BOLD, _DIM, _RESET) if colour else ("", "", "")
-    values = {**variables(info), "LATEEN": lateen_command()}
+    command = lateen_command() if alone else f"env LATEEN_CONTROL_PLANE={info.control_plane} {lateen_command()}"
+    values = {**variables(info), "LATEEN": command}
     lines = [render_workloads(info, proxies), ""]
     if info.gateway_url:
         lines.append(f"gateway        {bold}{info.gateway_url}{reset}")

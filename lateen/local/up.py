@@ -37,6 +37,7 @@ from lateen.local.rundir import (
     create_run_dir,
     dead_runs,
     ensure_base,
+    live_runs,
     open_state_dir,
     state_home,
 )
@@ -222,7 +223,8 @@ class _Session:
     async def _interactive(self, mesh: Mesh) -> int:
         proxies = await mesh.proxies() or {}
         seconds = time.monotonic() - self._wish.started
-        _say(render_started(mesh.info(), proxies, self._source.local.try_it, seconds, colour=self._wish.colour))
+        tries, alone = self._source.local.try_it, len(live_runs()) <= 1
+        _say(render_started(mesh.info(), proxies, tries, seconds, alone=alone, colour=self._wish.colour))
         following = Following(mesh, self._source, _say, colour=self._wish.colour)
         try:
             await self._interruptible(following.run())

@@ -111,8 +111,8 @@ class RunningMesh:
         return found[0]
 
     def command_lines(self) -> dict[int, str]:
-        """Every process of the run but `lateen up` itself."""
-        return command_lines(self.info.id)
+        """Every process of the run but `lateen up` itself and its reaper."""
+        return command_lines(self.info.pid, self.info.id)
 
     @contextlib.contextmanager
     def frozen(self, *words: str) -> Iterator[None]:
@@ -159,14 +159,25 @@ def replace_file(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def command_lines(run_id: str) -> dict[int, str]:
-    """The processes that carry the mark of a run, with their command lines."""
-    found: dict[int, str] = {}
+def command_lines(runner: int, run_id: str) -> dict[int, str]:
+    """The processes of a run with their command lines: those below the runner's reaper, and those that carry the run's mark."""
     table = reaper.process_table()
-    for pid in reaper.marked(run_id, table):
-        with contextlib.suppress(OSError):
-            found[pid] = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-    return found
+    pids = (reaper.descendants(runner, table) | reaper.marked(run_id, table)) - {runner}
+    lines = {pid: line for pid in pids if (line := command_line(pid))}
+    return {pid: line for pid, line in lines.items() if "reaper.py" not in line}
+
+
+def command_line(pid: int) -> str:
+    """Empty for a process that has gone."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    return ""
+
+
+def reaper_of(runner: int) -> int:
+    """The process that guards a run; 0 before it has started."""
+    children = [pid for pid, parent in reaper.process_table().items() if parent == runner]
+    return next((pid for pid in children if "reaper.py" in command_line(pid)), 0)
 
 
 def start(directory: Path, home: Path, *arguments: str, seconds: float = START_SECONDS) -> RunningMesh:

@@ -1,6 +1,5 @@
 """`lateen up` as a process: what it starts it ends, and what it cannot start it explains."""
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -8,10 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from lateen.local.reaper import process_table
 from lateen.local.rundir import live_runs
 from tests.e2e.client import call
-from tests.e2e.running import PAYMENTS, RunningMesh, command, copy_of, environment, start, until, wait_for_end
+from tests.e2e.running import (
+    PAYMENTS,
+    RunningMesh,
+    command,
+    copy_of,
+    environment,
+    reaper_of,
+    start,
+    until,
+    wait_for_end,
+)
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e")]
 SMALL = """
@@ -73,7 +81,7 @@ def test_a_second_mesh_runs_beside_the_first(mesh: RunningMesh, small: Path, tmp
 @pytest.mark.parametrize("victim", ["runner", "reaper"])
 def test_kill_9_leaves_nothing(small: Path, tmp_path: Path, victim: str) -> None:
     running = start(small, tmp_path)
-    reaper = next(p for p, line in _children(running.process.pid).items() if "reaper.py" in line)
+    reaper = reaper_of(running.process.pid)
     processes = running.command_lines()
     assert len(processes) >= 8
     os.kill(running.process.pid if victim == "runner" else reaper, signal.SIGKILL)
@@ -82,15 +90,6 @@ def test_kill_9_leaves_nothing(small: Path, tmp_path: Path, victim: str) -> None
     until(lambda: not Path(running.info.logs).parent.exists(), 5, "its directory is gone")
     logs = next((tmp_path / "state" / "lateen").glob("small-*/last-logs"))
     assert (logs / "web-0.envoy.log").exists(), "the logs are kept for a look"
-
-
-def _children(pid: int) -> dict[int, str]:
-    found = {}
-    for child, parent in process_table().items():
-        if parent == pid:
-            with contextlib.suppress(OSError):
-                found[child] = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    return found
 
 
 def test_exec_has_the_mesh_in_its_environment_and_gives_its_status(small: Path, tmp_path: Path) -> None:
@@ -118,7 +117,7 @@ def test_a_signal_reaches_the_command_of_exec(small: Path, tmp_path: Path) -> No
 def test_ctrl_c_during_the_start_ends_everything(small: Path, tmp_path: Path) -> None:
     with (tmp_path / "out").open("wb") as output:
         process = subprocess.Popen(command(small), env=environment(tmp_path), stdout=output, stderr=output)
-    until(lambda: any("reaper.py" in line for line in _children(process.pid).values()), 10)
+    until(lambda: reaper_of(process.pid), 10)
     process.send_signal(signal.SIGINT)
     assert process.wait(15) == 130
 
@@ -173,8 +172,9 @@ def test_the_five_printed_commands_work_when_pasted(mesh: RunningMesh) -> None:
     commands = [line.strip() for line in lines if line.startswith(("  curl", "  for"))]
     assert len(commands) == 5
     until(lambda: mesh.charge().status == 200, 5)
+    which = {**os.environ, "LATEEN_CONTROL_PLANE": mesh.info.control_plane}  # others may have started since
     outputs = [
-        subprocess.run(["bash", "-c", text], capture_output=True, text=True, check=True, timeout=30).stdout
+        subprocess.run(["bash", "-c", text], env=which, capture_output=True, text=True, check=True, timeout=30).stdout
         for text in commands
     ]
     assert outputs[0].startswith("HTTP/1.1 403")

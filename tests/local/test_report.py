@@ -43,8 +43,16 @@ def test_variables_are_filled_in_longest_name_first() -> None:
 
 
 def test_the_printed_commands_have_no_variable_left() -> None:
-    text = render_started(INFO, {}, read_directory(EXAMPLE).local.try_it, 1.0, colour=False)
+    text = render_started(INFO, {}, read_directory(EXAMPLE).local.try_it, 1.0, alone=True, colour=False)
     commands = [line for line in text.splitlines() if line.startswith(("  curl", "  for"))]
     assert len(commands) == 5
     assert not [line for line in commands if "$LATEEN" in line]
     assert "NOT CONNECTED" in text
+
+
+def test_beside_another_mesh_the_commands_say_which_one_is_meant() -> None:
+    tries = read_directory(EXAMPLE).local.try_it
+    assert "LATEEN_CONTROL_PLANE" not in render_started(INFO, {}, tries, 1.0, alone=True, colour=False)
+    assert "LATEEN_CONTROL_PLANE=unix:///run/api.sock" in render_started(
+        INFO, {}, tries, 1.0, alone=False, colour=False
+    )
