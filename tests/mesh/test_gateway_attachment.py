@@ -70,7 +70,9 @@ def test_certificates() -> None:
     listener = "{name: https, port: 443, protocol: HTTPS, tls: {certificateRefs: [REF]}}"
 
     def status(ref: str, *more: str) -> tuple[bool, str, tuple[tuple[str, str], ...]]:
-        (found,) = _status(_gateway(listener.replace("REF", ref)), SECRET, doc("Secret/m/cert", "type: Opaque"), *more).listeners
+        (found,) = _status(
+            _gateway(listener.replace("REF", ref)), SECRET, doc("Secret/m/cert", "type: Opaque"), *more
+        ).listeners
         assert found.accepted
         return (found.resolved, found.reason, found.certificates)
 
@@ -82,7 +84,9 @@ def test_certificates() -> None:
     assert status("{name: cert, namespace: m}", grant) == (True, "", (("m", "cert"),))
 
 
-def _grant(namespace: str, kind: str, origin: str, to: str, name: str = "", from_group: str = "gateway.networking.k8s.io") -> str:
+def _grant(
+    namespace: str, kind: str, origin: str, to: str, name: str = "", *, from_group: str = "gateway.networking.k8s.io"
+) -> str:
     target = f"{{group: '', kind: {to}{f', name: {name}' if name else ''}}}"
     source = f"{{group: {from_group}, kind: {kind}, namespace: {origin}}}"
     return doc(f"ReferenceGrant/{namespace}/grant", f"spec: {{from: [{source}], to: [{target}]}}")
@@ -146,12 +150,30 @@ def test_other_parents_are_not_this_gateways_business() -> None:
         ("allowedRoutes: {namespaces: {from: Same}}", ["n/r"]),
         ("allowedRoutes: {namespaces: {from: All}}", ["m/r", "n/r"]),
         ("allowedRoutes: {namespaces: {from: Selector, selector: {matchLabels: {team: m}}}}", ["m/r"]),
-        ("allowedRoutes: {namespaces: {from: Selector, selector: {matchLabels: {kubernetes.io/metadata.name: n}}}}", ["n/r"]),
-        ("allowedRoutes: {namespaces: {from: Selector, selector: {matchExpressions: [{key: team, operator: In, values: [m]}]}}}", ["m/r"]),
-        ("allowedRoutes: {namespaces: {from: Selector, selector: {matchExpressions: [{key: team, operator: NotIn, values: [m]}]}}}", ["n/r"]),
-        ("allowedRoutes: {namespaces: {from: Selector, selector: {matchExpressions: [{key: team, operator: Exists}]}}}", ["m/r"]),
-        ("allowedRoutes: {namespaces: {from: Selector, selector: {matchExpressions: [{key: team, operator: DoesNotExist}]}}}", ["n/r"]),
-        ("allowedRoutes: {namespaces: {from: Selector, selector: {matchExpressions: [{key: team, operator: Odd}]}}}", []),
+        (
+            "allowedRoutes: {namespaces: {from: Selector, selector: {matchLabels: {kubernetes.io/metadata.name: n}}}}",
+            ["n/r"],
+        ),
+        (
+            "allowedRoutes: {namespaces: {from: Selector, selector: {matchExpressions: [{key: team, operator: In, values: [m]}]}}}",
+            ["m/r"],
+        ),
+        (
+            "allowedRoutes: {namespaces: {from: Selector, selector: {matchExpressions: [{key: team, operator: NotIn, values: [m]}]}}}",
+            ["n/r"],
+        ),
+        (
+            "allowedRoutes: {namespaces: {from: Selector, selector: {matchExpressions: [{key: team, operator: Exists}]}}}",
+            ["m/r"],
+        ),
+        (
+            "allowedRoutes: {namespaces: {from: Selector, selector: {matchExpressions: [{key: team, operator: DoesNotExist}]}}}",
+            ["n/r"],
+        ),
+        (
+            "allowedRoutes: {namespaces: {from: Selector, selector: {matchExpressions: [{key: team, operator: Odd}]}}}",
+            [],
+        ),
         ("allowedRoutes: {namespaces: {from: Selector}}", []),
         ("allowedRoutes: {namespaces: {from: All}, kinds: [{kind: GRPCRoute}]}", []),
         ("allowedRoutes: {namespaces: {from: All}, kinds: [{kind: GRPCRoute}, {kind: HTTPRoute}]}", ["m/r", "n/r"]),
@@ -180,14 +202,19 @@ def test_allowed_routes(allowed: str, expected: list[str]) -> None:
         ("a.com", ("b.com",), ()),
     ],
 )
-def test_hostnames_are_the_intersection(listener: str | None, route: tuple[str, ...], expected: tuple[str, ...]) -> None:
+def test_hostnames_are_the_intersection(
+    listener: str | None, route: tuple[str, ...], expected: tuple[str, ...]
+) -> None:
     found = load(_route(more=f"hostnames: {[*route]}," if route else "")).resources[0].resource
     assert isinstance(found, HTTPRoute)
     assert hostnames(Listener(name="l", port=80, protocol="HTTP", hostname=listener), found) == expected
 
 
 def test_a_route_attaches_to_the_listeners_that_share_a_hostname() -> None:
-    listeners = ("{name: a, port: 80, protocol: HTTP, hostname: a.com}", "{name: b, port: 80, protocol: HTTP, hostname: b.com}")
+    listeners = (
+        "{name: a, port: 80, protocol: HTTP, hostname: a.com}",
+        "{name: b, port: 80, protocol: HTTP, hostname: b.com}",
+    )
     status = _status(
         _gateway(*listeners),
         _route("n/r", more="hostnames: [b.com],"),

@@ -75,7 +75,9 @@ def test_other_targets_select_nobody(ref: str) -> None:
 
 
 def test_a_gateway_of_a_foreign_class_does_not_make_its_workload_ours() -> None:
-    foreign = doc("Gateway/n/gw", "spec: {gatewayClassName: nginx, listeners: [{name: http, port: 80, protocol: HTTP}]}")
+    foreign = doc(
+        "Gateway/n/gw", "spec: {gatewayClassName: nginx, listeners: [{name: http, port: 80, protocol: HTTP}]}"
+    )
     view = view_of(foreign, SERVES_GATEWAY, _policy("n/target", f"targetRefs: {TARGET}"))
     assert view.k8s_gateway_of(replica(view, "n/gateway")) is None
     assert _applying(view, "n/gateway") == []
@@ -83,7 +85,9 @@ def test_a_gateway_of_a_foreign_class_does_not_make_its_workload_ours() -> None:
 
 def test_a_gateway_deployed_by_hand_is_known_by_its_service() -> None:
     gateway = GATEWAY + "  addresses: [{type: Hostname, value: ingress.n.svc.cluster.local}]\n"
-    gateway = gateway.replace("spec: {gatewayClassName: istio, ", "spec:\n  gatewayClassName: istio\n  ").replace("HTTP}]}", "HTTP}]")
+    gateway = gateway.replace("spec: {gatewayClassName: istio, ", "spec:\n  gatewayClassName: istio\n  ").replace(
+        "HTTP}]}", "HTTP}]"
+    )
     view = view_of(gateway, service("n/ingress"), PLAIN, ELSEWHERE, _policy("n/target", f"targetRefs: {TARGET}"))
     found = view.k8s_gateway_of(replica(view, "n/plain"))
     assert found is not None
@@ -97,8 +101,14 @@ def test_the_other_kinds_are_selected_alike() -> None:
     view = _view(
         doc("RequestAuthentication/n/ra", f"spec: {{selector: {{matchLabels: {{app: a}}}}, {rule}}}"),
         doc("RequestAuthentication/m/ra-m", f"spec: {{{rule}}}"),
-        doc("RateLimitPolicy/n/rl", "spec: {selector: {matchLabels: {app: a}}, limits: [{name: x, requests: 1, per: second}]}"),
-        doc("RateLimitPolicy/n/rl-b", "spec: {selector: {matchLabels: {app: b}}, limits: [{name: x, requests: 1, per: second}]}"),
+        doc(
+            "RateLimitPolicy/n/rl",
+            "spec: {selector: {matchLabels: {app: a}}, limits: [{name: x, requests: 1, per: second}]}",
+        ),
+        doc(
+            "RateLimitPolicy/n/rl-b",
+            "spec: {selector: {matchLabels: {app: b}}, limits: [{name: x, requests: 1, per: second}]}",
+        ),
     )
     plain = replica(view, "n/plain")
     assert [p.name for p in view.request_authentications(plain)] == ["ra"]

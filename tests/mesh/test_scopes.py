@@ -79,7 +79,10 @@ def test_a_sidecar_cannot_show_what_is_not_exported() -> None:
 
 
 def test_a_sidecar_without_egress_shows_everything() -> None:
-    assert len(_seen(view_of(*SERVICES, _sidecar("n/s", "ingress: [{port: {number: 80, protocol: HTTP, name: http}}]")))) == 6
+    assert (
+        len(_seen(view_of(*SERVICES, _sidecar("n/s", "ingress: [{port: {number: 80, protocol: HTTP, name: http}}]"))))
+        == 6
+    )
 
 
 def test_a_listener_for_a_port_alone_decides_about_that_port() -> None:

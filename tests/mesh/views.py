@@ -60,7 +60,7 @@ def load(*documents: str) -> Loaded:
 def view_of(*documents: str, mesh: str = "") -> MeshView:
     """The view of documents that must be valid; `mesh` is the text of mesh.yaml."""
     config, diagnostics = load_mesh_config(mesh, "mesh.yaml")
-    assert not diagnostics, diagnostics
+    assert not any(d.invalid for d in diagnostics), diagnostics
     return MeshView.build(load(*documents).resources, config)
 
 

@@ -15,7 +15,7 @@ from lateen.mesh.workloads import Workload
 from lateen.mesh.yaml_source import Path
 
 SYSTEM_NAMESPACES = frozenset({"istio-system", "kube-system"})
-_MAX_COMPARISONS = 300_000
+_MAX_COMPARISONS = 20_000
 _API_SERVER = service_host("kubernetes", "default")
 
 
@@ -114,11 +114,19 @@ class Report:
             return f'write the full name: "{name}.{DOMAIN_SUFFIX}"'
         if name.endswith(".svc") and f"{name.removesuffix('.svc')}.{DOMAIN_SUFFIX}" in self.view.services:
             return f'write the full name: "{name.removesuffix(".svc")}.{DOMAIN_SUFFIX}"'
-        meant = self.similar(name, self._hosts)
+        meant = self._similar_host(host, name, namespace)
         if meant:
-            short = meant.removesuffix(f".{namespace}.{DOMAIN_SUFFIX}")
-            return f'did you mean "{short if "." not in host and "." not in short else meant}"?'
+            return f'did you mean "{meant}"?'
         return "declare a Service or a ServiceEntry with this host"
+
+    def _similar_host(self, host: str, name: str, namespace: str) -> str:
+        """As short as the author wrote it; what all names end in would make any two of them similar."""
+        suffix = f".{DOMAIN_SUFFIX}"
+        if "." not in host:
+            own = f".{namespace}{suffix}"
+            return self.similar(host.lower(), [known.removesuffix(own) for known in self._hosts if known.endswith(own)])
+        meant = self.similar(name.removesuffix(suffix), [known.removesuffix(suffix) for known in self._hosts])
+        return f"{meant}{suffix}" if f"{meant}{suffix}" in self.view.services else meant
 
     @cached_property
     def _hosts(self) -> tuple[str, ...]:
