@@ -21,12 +21,10 @@ def test_changes_say_what_happened_to_each_key() -> None:
     second, changes = first.with_changes(
         [_located("a", "x"), _located("b", "y"), _located("d", "x")], [_key("c"), _key("z")]
     )
-    assert (changes.unchanged, changes.updated, changes.created, changes.deleted) == (
-        {_key("a")},
-        {_key("b")},
-        {_key("d")},
-        {_key("c")},
-    )
+    assert changes.unchanged == {_key("a")}
+    assert changes.updated == {_key("b")}
+    assert changes.created == {_key("d")}
+    assert changes.deleted == {_key("c")}
     assert changes.keys == {_key("b"), _key("c"), _key("d")}
     assert [key.name for key in second] == ["a", "b", "d"]
     assert [key.name for key in first] == ["a", "b", "c"], "the old store must stay as it was"
