@@ -129,6 +129,10 @@ def _dynamic_resources() -> bootstrap_pb2.Bootstrap.DynamicResources:
         initial_fetch_timeout=_NEVER,
         resource_api_version=config_source_pb2.V3,
     )
+    stream = grpc_service_pb2.GrpcService.EnvoyGrpc(cluster_name=XDS_CLUSTER)
+    # A control plane that restarts is found again within seconds; Envoy's own ceiling is half a minute.
+    stream.retry_policy.retry_back_off.base_interval.nanos = 500_000_000
+    stream.retry_policy.retry_back_off.max_interval.seconds = 5
     return bootstrap_pb2.Bootstrap.DynamicResources(
         lds_config=from_ads,
         cds_config=from_ads,
@@ -136,11 +140,7 @@ def _dynamic_resources() -> bootstrap_pb2.Bootstrap.DynamicResources:
             api_type=config_source_pb2.ApiConfigSource.DELTA_GRPC,
             transport_api_version=config_source_pb2.V3,
             set_node_on_first_message_only=True,
-            grpc_services=[
-                grpc_service_pb2.GrpcService(
-                    envoy_grpc=grpc_service_pb2.GrpcService.EnvoyGrpc(cluster_name=XDS_CLUSTER)
-                )
-            ],
+            grpc_services=[grpc_service_pb2.GrpcService(envoy_grpc=stream)],
         ),
     )
 

@@ -60,6 +60,9 @@ class GrpcCertificateAuthority:
             ("grpc.ssl_target_name_override", server_name),
             ("grpc.use_local_subchannel_pool", 1),
             ("grpc.enable_retries", 0),
+            # The rotation has a backoff of its own; after an outage the connection must not wait for two minutes.
+            ("grpc.initial_reconnect_backoff_ms", 200),
+            ("grpc.max_reconnect_backoff_ms", 2_000),
             ("grpc.max_receive_message_length", 1024 * 1024),
         ]
         self._joining: tuple[bytes, grpc.aio.Channel] | None = None

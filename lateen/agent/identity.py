@@ -69,7 +69,12 @@ class ProxyIdentity:
             if wait is None or wait > timedelta(0):
                 await self._pause(wait)
                 continue
-            await self._ask()
+            try:
+                await self._ask()
+            except Exception as error:  # noqa: BLE001 - a certificate must not expire in silence because of a bug of ours
+                self._log.exception("certificate could not be renewed")
+                self.failed += 1
+                self.rotation.unavailable(f"{type(error).__name__}: {error}", self._clock.now(), self._unit())
 
     async def _pause(self, wait: timedelta | None) -> None:
         """Sleep in short pieces, so that a clock that jumps (a suspended laptop) is noticed; a new token ends the sleep."""

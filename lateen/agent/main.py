@@ -67,13 +67,18 @@ async def serve(settings: Settings, clock: Clock) -> None:
         await http.start(settings.http_address)
     watch = asyncio.create_task(_watch(proxies, clock, settings.poll_seconds))
     structlog.get_logger().info("agent runs", proxies_dir=settings.proxies_dir, ca=settings.ca_address)
-    await stopped.wait()
-    watch.cancel()
+    stop = asyncio.create_task(stopped.wait())
+    try:
+        # The watch ends only by a bug of ours: then the process ends too, and its supervisor sees it.
+        await asyncio.wait({stop, watch}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stop.cancel()
+        watch.cancel()
+        await http.close()
+        await proxies.close()
+        await authority.close()
     with contextlib.suppress(asyncio.CancelledError):
         await watch
-    await http.close()
-    await proxies.close()
-    await authority.close()
 
 
 def routes(proxies: Proxies, clock: Clock) -> Mapping[str, Callable[[], Answer]]:

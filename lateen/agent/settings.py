@@ -45,11 +45,9 @@ class Settings:
 def load_settings(path: Path) -> Settings:
     """Read and check the file."""
     try:
-        text = read_bounded(path, _MAX_BYTES)
+        return parse_settings(read_bounded(path, _MAX_BYTES))
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
-    try:
-        return parse_settings(text)
     except ValueError as error:
         raise SettingsError(f"{path}: {error}") from error
 
@@ -66,6 +64,11 @@ def parse_settings(text: str) -> Settings:
     settings = Settings(**given | {"secret_dirs": tuple(given.get("secret_dirs", ()))})
     if not all(isinstance(directory, str) for directory in settings.secret_dirs):
         raise ValueError("secret_dirs is not a list of paths")
+    for key in ("ca_address", "ads_address", "http_address"):
+        value = getattr(settings, key)
+        _, colon, port = value.rpartition(":")
+        if value and not (colon and port.isdigit() and 0 < int(port) < 65536):  # noqa: PLR2004 - the ports there are
+            raise ValueError(f"{key} is not host:port")
     if not 0.01 <= settings.poll_seconds <= 60:  # noqa: PLR2004 - bounds, named in the message
         raise ValueError("poll_seconds must lie between 0.01 and 60")
     if settings.log_level not in _LOG_LEVELS:
