@@ -155,9 +155,9 @@ class TypeState:
 
     def offer(self, wanted: Mapping[str, Blob], version: str) -> None:
         """Take the newest state; whatever was wanted before is forgotten."""
-        if wanted is not self.wanted:
-            self.wanted = wanted
+        if wanted != self.wanted:  # interned blobs: a comparison of pointers
             self._delta = None
+        self.wanted = wanted
         self.version = version
 
     def delta(self) -> Delta:
@@ -220,10 +220,22 @@ class TypeState:
         self.retained.difference_update(push.changed)
         self._removed(push.removed)
         self.acked_version = push.version
-        self._delta = None
+        self._delta = self._delta_after(push)
         if not self.delta().changed and not self.refusals:
             self.last_error = ""
         return new
+
+    def _delta_after(self, push: InFlight) -> Delta | None:
+        """The delta without what was just taken; None if it must be computed anew because that is already outdated."""
+        delta = self._delta
+        outdated = any(self.wanted.get(name) is not blob for name, blob in push.changed.items())
+        if delta is None or outdated or any(name in self.wanted for name in push.removed) or self.suspects:
+            return None
+        return Delta(
+            {name: blob for name, blob in delta.changed.items() if name not in push.changed},
+            tuple(name for name in delta.absent if name not in push.removed),
+            tuple(name for name in delta.gone if name not in push.removed),
+        )
 
     def _removed(self, names: Iterable[str]) -> None:
         for name in names:
