@@ -17,7 +17,18 @@ def enforcement_of(view: MeshView, workload: Workload | None) -> Enforcement:
     limits = stages(view.rate_limit_policies(workload))
     if not authorize and not limits:
         return NO_ENFORCEMENT
-    return Enforcement(workload.key, authorize, limits)
+    return Enforcement(workload.key, authorize, limits, tuple(sorted(_metadata_namespaces(view, workload))))
+
+
+def _metadata_namespaces(view: MeshView, workload: Workload) -> set[str]:
+    """The dynamic metadata that `experimental.envoy.filters.NAME[key]` conditions read: `envoy.filters.NAME`."""
+    return {
+        condition.key.removeprefix("experimental.").partition("[")[0]
+        for policy in view.authorization_policies(workload)
+        for rule in policy.spec.rules
+        for condition in rule.when
+        if condition.key.startswith("experimental.envoy.filters.")
+    }
 
 
 def rate_limits_of(view: MeshView, workload: Workload | None) -> list[rc.RateLimit]:

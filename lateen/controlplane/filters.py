@@ -17,6 +17,7 @@ from lateen.envoyapi.envoy.config.core.v3 import base_pb2, config_source_pb2, gr
 from lateen.envoyapi.envoy.config.listener.v3 import listener_components_pb2 as lc
 from lateen.envoyapi.envoy.config.ratelimit.v3 import rls_pb2
 from lateen.envoyapi.envoy.config.route.v3 import route_pb2
+from lateen.envoyapi.envoy.data.accesslog.v3 import accesslog_pb2 as log_data
 from lateen.envoyapi.envoy.extensions.filters.common.set_filter_state.v3 import value_pb2 as filter_state
 from lateen.envoyapi.envoy.extensions.filters.http.cors.v3 import cors_pb2
 from lateen.envoyapi.envoy.extensions.filters.http.dynamic_forward_proxy.v3 import dynamic_forward_proxy_pb2
@@ -24,11 +25,11 @@ from lateen.envoyapi.envoy.extensions.filters.http.ext_authz.v3 import ext_authz
 from lateen.envoyapi.envoy.extensions.filters.http.fault.v3 import fault_pb2
 from lateen.envoyapi.envoy.extensions.filters.http.ratelimit.v3 import rate_limit_pb2
 from lateen.envoyapi.envoy.extensions.filters.http.router.v3 import router_pb2
-from lateen.envoyapi.envoy.extensions.filters.network.set_filter_state.v3 import set_filter_state_pb2
 from lateen.envoyapi.envoy.extensions.filters.network.ext_authz.v3 import ext_authz_pb2 as network_authz
 from lateen.envoyapi.envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2 as hcm,
 )
+from lateen.envoyapi.envoy.extensions.filters.network.set_filter_state.v3 import set_filter_state_pb2
 from lateen.envoyapi.envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 from lateen.mesh.hosts import service_host
 from lateen.mesh.meshconfig import MeshConfig, NormalizationType
@@ -49,6 +50,7 @@ class Enforcement:
     target: str = ""
     authorize: bool = False
     limit_stages: frozenset[int] = frozenset()
+    metadata_namespaces: tuple[str, ...] = ()
 
 
 NO_ENFORCEMENT = Enforcement()
@@ -71,16 +73,17 @@ def _grpc(service: tuple[str, str, int], target: str, timeout: timedelta) -> grp
     )
 
 
-def ext_authz(target: str, *, routes_on_claims: bool = False) -> hcm.HttpFilter:
+def ext_authz(enforcement: Enforcement, *, routes_on_claims: bool = False) -> hcm.HttpFilter:
     """Ask the authorization service about each request. It fails closed."""
     config = http_authz.ExtAuthz(
-        grpc_service=_grpc(names.EXT_AUTHZ, target, _AUTHZ_TIMEOUT),
+        grpc_service=_grpc(names.EXT_AUTHZ, enforcement.target, _AUTHZ_TIMEOUT),
         transport_api_version=config_source_pb2.V3,
         failure_mode_allow=False,
         include_peer_certificate=False,
         include_tls_session=True,
         clear_route_cache=routes_on_claims,
         stat_prefix="lateen",
+        metadata_context_namespaces=enforcement.metadata_namespaces,
     )
     config.status_on_error.code = _FORBIDDEN  # type: ignore[assignment]  # protobuf's enums are ints at run time
     return _http("envoy.filters.http.ext_authz", config)
@@ -102,15 +105,16 @@ def rate_limit(target: str, stage: int) -> hcm.HttpFilter:
     return _http(f"envoy.filters.http.ratelimit{'.deny' if stage == DENY_STAGE else ''}", config)
 
 
-def network_ext_authz(target: str) -> lc.Filter:
+def network_ext_authz(enforcement: Enforcement) -> lc.Filter:
     """Ask the authorization service about each TCP connection. It fails closed."""
     config = network_authz.ExtAuthz(
         stat_prefix="lateen",
-        grpc_service=_grpc(names.EXT_AUTHZ, target, _AUTHZ_TIMEOUT),
+        grpc_service=_grpc(names.EXT_AUTHZ, enforcement.target, _AUTHZ_TIMEOUT),
         transport_api_version=config_source_pb2.V3,
         failure_mode_allow=False,
         include_peer_certificate=False,
         include_tls_session=True,
+        metadata_context_namespaces=enforcement.metadata_namespaces,
     )
     return lc.Filter(name="envoy.filters.network.ext_authz", typed_config=packed(config))
 
@@ -131,7 +135,7 @@ def http_filters(
     """The chain: cors, authorization, rate limits by failure mode, fault, (dynamic hosts), router."""
     result = [_http("envoy.filters.http.cors", cors_pb2.Cors())]
     if enforcement.authorize:
-        result.append(ext_authz(enforcement.target, routes_on_claims=routes_on_claims))
+        result.append(ext_authz(enforcement, routes_on_claims=routes_on_claims))
     result.extend(rate_limit(enforcement.target, stage) for stage in sorted(enforcement.limit_stages))
     result.append(_http("envoy.filters.http.fault", fault_pb2.HTTPFault()))
     if dynamic_hosts:
@@ -211,9 +215,15 @@ def tcp_proxy(
     idle: timedelta | None = None,
     *,
     source_hash: bool = False,
+    logs: Sequence[accesslog_pb2.AccessLog] = (),
 ) -> lc.Filter:
-    """Forward bytes to one cluster, or to several by weight."""
+    """Forward bytes to one cluster, or to several by weight. `logs` tell by themselves which events they want."""
     proxy = tcp_proxy_pb2.TcpProxy(access_log=access_logs(mesh))
+    if logs:
+        for log in proxy.access_log:
+            log.filter.log_type_filter.types.append(log_data.TcpConnectionEnd)
+        proxy.access_log.extend(logs)
+        proxy.access_log_options.flush_access_log_on_connected = True
     if isinstance(cluster, str):
         proxy.stat_prefix = proxy.cluster = cluster
     else:

@@ -21,6 +21,7 @@ from lateen.controlplane.routes import RouteContext, virtual_host
 from lateen.controlplane.scope import Scope
 from lateen.controlplane.secrets import server_certificate, trusted_roots
 from lateen.controlplane.tcp_routes import TcpTarget, tcp_targets, tls_targets
+from lateen.controlplane.telemetry import client_logs, peer_of
 from lateen.envoyapi.envoy.config.core.v3 import base_pb2
 from lateen.envoyapi.envoy.config.listener.v3 import listener_components_pb2 as lc
 from lateen.envoyapi.envoy.config.listener.v3 import listener_pb2
@@ -92,6 +93,7 @@ class GatewayBuilder:
         self.workload = workload
         self.enforcement: Enforcement = enforcement_of(self.view, workload)
         self.limits = rate_limits_of(self.view, workload)
+        self.peer = peer_of(self.view, workload)
         self.secrets: dict[SecretRef, secret_pb2.Secret] = {}
         self.route_configurations: dict[str, tuple[route_pb2.RouteConfiguration, tuple[ResourceKey, ...]]] = {}
         self._ports: dict[int, _Port] = {}
@@ -200,7 +202,8 @@ class GatewayBuilder:
 
     def _tcp_filter(self, target: TcpTarget) -> lc.Filter:
         clusters = target.clusters
-        return filters.tcp_proxy(self.view.mesh, clusters[0][0] if len(clusters) == 1 else clusters)
+        one = clusters[0][0] if len(clusters) == 1 else clusters
+        return filters.tcp_proxy(self.view.mesh, one, logs=client_logs(self.peer, tcp=True))
 
     # Gateway API
 
@@ -295,7 +298,7 @@ class GatewayBuilder:
 
     def _http_filter(self, route_name: str) -> lc.Filter:
         chain = filters.http_filters(self.enforcement, routes_on_claims=True)
-        manager = filters.connection_manager(self.view.mesh, f"outbound_{route_name}", chain)
+        manager = filters.connection_manager(self.view.mesh, f"outbound_{route_name}", chain, client_logs(self.peer))
         topology = self.view.mesh.default_config.gateway_topology or {}
         _edge(manager, topology)
         filters.use_rds(manager, route_name)
@@ -370,7 +373,7 @@ def _admitted(virtual_service: VirtualService, gateway: istio.Gateway, server: i
     for entry in server.hosts:
         namespace, slash, pattern = entry.rpartition("/")
         wanted = gateway.namespace if namespace == "." else namespace
-        if slash and wanted != "*" and wanted != virtual_service.namespace:
+        if slash and wanted not in {"*", virtual_service.namespace}:
             continue
         for host in virtual_service.spec.hosts:
             both = intersect(pattern, fqdn(host, virtual_service.namespace))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 
 from lateen.controlplane import filters, names, routes, tls_contexts
@@ -21,6 +22,7 @@ from lateen.controlplane.listeners import (
 )
 from lateen.controlplane.protos import ZERO, address, duration, metadata, uint32
 from lateen.controlplane.proxy import Mode, Proxy
+from lateen.controlplane.telemetry import Peer, peer_of, server_logs
 from lateen.controlplane.traffic_policies import EffectivePolicy, effective_policy
 from lateen.envoyapi.envoy.config.cluster.v3 import cluster_pb2
 from lateen.envoyapi.envoy.config.core.v3 import base_pb2
@@ -76,6 +78,14 @@ class InboundScope:
     def mode(self, port: int | None) -> MutualTlsMode:
         """What PeerAuthentication demands on a port."""
         return self.view.mtls_mode(self.workload.namespace, self.workload.labels, port)
+
+    def peer(self, port: InboundPort) -> Peer:
+        """This workload, as the server of a port, in metrics."""
+        service = port.service
+        own = peer_of(self.view, self.workload)
+        return dataclasses.replace(
+            own, service=service.hostname, service_name=service.name, service_namespace=service.namespace
+        )
 
     def policy(self, port: InboundPort) -> EffectivePolicy:
         """Connection limits are those of the service's own DestinationRule."""
@@ -172,22 +182,35 @@ def _separate_ports(scope: InboundScope) -> set[int]:
 
 # Filter chains
 
+_Content = Callable[[bool], list[lc.Filter]]
+"""Network filters of a chain; the argument says whether the peer was verified by mutual TLS."""
+
 
 def port_chains(scope: InboundScope, port: InboundPort) -> list[lc.FilterChain]:
     """Chains of a port that services send to."""
-    mode, name = scope.mode(port.number), f"{port.number}"
-    tcp = _tcp_filters(scope, names.inbound_cluster(port.number))
+    mode, name, peer = scope.mode(port.number), f"{port.number}", scope.peer(port)
+    tcp = functools.partial(_tcp_filters, scope, names.inbound_cluster(port.number), peer)
+    http = functools.partial(_http_filters, scope, port, peer)
     if port.protocol.is_http:
-        return _chains(scope, mode, name, _http_filters(scope, port), tcp, _HTTP_ALPN)
+        return _chains(scope, mode, name, _Contents(http, tcp, _HTTP_ALPN))
     if not port.protocol.is_sniffed:
-        return _chains(scope, mode, name, tcp, tcp, ())
-    return _sniffed_chains(scope, mode, name, _http_filters(scope, port), tcp)
+        return _chains(scope, mode, name, _Contents(tcp, tcp, ()))
+    return _sniffed_chains(scope, mode, name, http, tcp)
 
 
 def passthrough_chains(scope: InboundScope, port: int | None) -> list[lc.FilterChain]:
     """Chains of ports that no service names: TLS and TCP policies hold there too."""
-    tcp = _tcp_filters(scope, names.INBOUND_PASSTHROUGH)
-    return _chains(scope, scope.mode(port), f"passthrough-{port or 'any'}", tcp, tcp, ())
+    tcp = functools.partial(_tcp_filters, scope, names.INBOUND_PASSTHROUGH, peer_of(scope.view, scope.workload))
+    return _chains(scope, scope.mode(port), f"passthrough-{port or 'any'}", _Contents(tcp, tcp, ()))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Contents:
+    """What a port's chains hold: for connections that are read, and for TLS that is not the mesh's."""
+
+    read: _Content
+    opaque: _Content
+    alpn: Sequence[str]
 
 
 def _chain(name: str, content: Sequence[lc.Filter], *, transport: str = "", alpn: Sequence[str] = ()) -> lc.FilterChain:
@@ -197,47 +220,41 @@ def _chain(name: str, content: Sequence[lc.Filter], *, transport: str = "", alpn
     return chain
 
 
-def _chains(  # noqa: PLR0917
-    scope: InboundScope,
-    mode: MutualTlsMode,
-    name: str,
-    content: Sequence[lc.Filter],
-    opaque: Sequence[lc.Filter],
-    alpn: Sequence[str],
-) -> list[lc.FilterChain]:
+def _chains(scope: InboundScope, mode: MutualTlsMode, name: str, contents: _Contents) -> list[lc.FilterChain]:
     """STRICT: only mutual TLS. PERMISSIVE: plaintext too, and TLS that is not the mesh's goes to the application as it is."""
+    plain, verified = contents.read(False), contents.read(True)  # noqa: FBT003 the two kinds of chain
     if mode == MutualTlsMode.DISABLE:
-        return [_chain(f"{name}-plaintext", content)]
+        return [_chain(f"{name}-plaintext", plain)]
     strict = mode == MutualTlsMode.STRICT
-    mutual = _chain(f"{name}-mtls", content, transport="tls", alpn=() if strict else tls_contexts.MESH_ALPN)
-    mutual.transport_socket.CopyFrom(_mutual_tls(scope, alpn))
+    mutual = _chain(f"{name}-mtls", verified, transport="tls", alpn=() if strict else tls_contexts.MESH_ALPN)
+    mutual.transport_socket.CopyFrom(_mutual_tls(scope, contents.alpn))
     if strict:
         return [mutual]
     return [
         mutual,
-        _chain(f"{name}-plaintext", content, transport="raw_buffer"),
-        _chain(f"{name}-tls-passthrough", opaque, transport="tls"),
+        _chain(f"{name}-plaintext", plain, transport="raw_buffer"),
+        _chain(f"{name}-tls-passthrough", contents.opaque(False), transport="tls"),  # noqa: FBT003
     ]
 
 
 def _sniffed_chains(
-    scope: InboundScope, mode: MutualTlsMode, name: str, http: Sequence[lc.Filter], tcp: Sequence[lc.Filter]
+    scope: InboundScope, mode: MutualTlsMode, name: str, http: _Content, tcp: _Content
 ) -> list[lc.FilterChain]:
     """A port of unknown protocol: clients of the mesh say by ALPN what they send, of others the first bytes tell."""
     plain = [
-        _chain(f"{name}-plaintext-http", http, transport="raw_buffer", alpn=_PLAIN_HTTP),
-        _chain(f"{name}-plaintext-tcp", tcp, transport="raw_buffer"),
+        _chain(f"{name}-plaintext-http", http(False), transport="raw_buffer", alpn=_PLAIN_HTTP),  # noqa: FBT003
+        _chain(f"{name}-plaintext-tcp", tcp(False), transport="raw_buffer"),  # noqa: FBT003
+        _chain(f"{name}-tls-passthrough", tcp(False), transport="tls"),  # noqa: FBT003
     ]
     if mode == MutualTlsMode.DISABLE:
-        return [*plain, _chain(f"{name}-tls-passthrough", tcp, transport="tls")]
-    mutual_http = _chain(f"{name}-mtls-http", http, transport="tls", alpn=tls_contexts.MESH_HTTP_ALPN)
+        return plain
+    mutual_http = _chain(f"{name}-mtls-http", http(True), transport="tls", alpn=tls_contexts.MESH_HTTP_ALPN)  # noqa: FBT003
     strict = mode == MutualTlsMode.STRICT
-    mutual_tcp = _chain(f"{name}-mtls-tcp", tcp, transport="tls", alpn=() if strict else tls_contexts.MESH_TCP_ALPN)
+    alpn = () if strict else tls_contexts.MESH_TCP_ALPN
+    mutual_tcp = _chain(f"{name}-mtls-tcp", tcp(True), transport="tls", alpn=alpn)  # noqa: FBT003
     mutual_http.transport_socket.CopyFrom(_mutual_tls(scope, _HTTP_ALPN))
     mutual_tcp.transport_socket.CopyFrom(_mutual_tls(scope, ()))
-    if strict:
-        return [mutual_http, mutual_tcp]
-    return [mutual_http, mutual_tcp, *plain, _chain(f"{name}-tls-passthrough", tcp, transport="tls")]
+    return [mutual_http, mutual_tcp] if strict else [mutual_http, mutual_tcp, *plain]
 
 
 def _mutual_tls(scope: InboundScope, alpn: Sequence[str]) -> base_pb2.TransportSocket:
@@ -245,16 +262,18 @@ def _mutual_tls(scope: InboundScope, alpn: Sequence[str]) -> base_pb2.TransportS
     return tls_contexts.socket(tls_contexts.downstream_mesh(domains, alpn))
 
 
-def _tcp_filters(scope: InboundScope, cluster: str) -> list[lc.Filter]:
-    proxy = filters.tcp_proxy(scope.view.mesh, cluster, _IDLE)
+def _tcp_filters(scope: InboundScope, cluster: str, peer: Peer, mutual: bool) -> list[lc.Filter]:  # noqa: FBT001 see _Content
+    logs = server_logs(peer, mutual=mutual, tcp=True)
+    proxy = filters.tcp_proxy(scope.view.mesh, cluster, _IDLE, logs=logs)
     if scope.enforcement.authorize:
-        return [filters.network_ext_authz(scope.enforcement.target), proxy]
+        return [filters.network_ext_authz(scope.enforcement), proxy]
     return [proxy]
 
 
-def _http_filters(scope: InboundScope, port: InboundPort) -> list[lc.Filter]:
+def _http_filters(scope: InboundScope, port: InboundPort, peer: Peer, mutual: bool) -> list[lc.Filter]:  # noqa: FBT001 see _Content
     chain = filters.http_filters(scope.enforcement)
-    manager = filters.connection_manager(scope.view.mesh, f"inbound_{port.number}", chain)
+    logs = server_logs(peer, mutual=mutual)
+    manager = filters.connection_manager(scope.view.mesh, f"inbound_{port.number}", chain, logs)
     filters.forward_certificates(manager, append=True)
     filters.use_routes(manager, routes.route_configuration(names.inbound_cluster(port.number), [_host(scope, port)]))
     return [filters.http_filter_chain(manager)]

@@ -12,6 +12,7 @@ from lateen.controlplane.proxy import Proxy
 from lateen.controlplane.route_matches import MESH, Client
 from lateen.controlplane.scope import Scope
 from lateen.controlplane.tcp_routes import TcpTarget, tcp_targets, tls_targets
+from lateen.controlplane.telemetry import client_logs
 from lateen.controlplane.traffic_policies import tcp_idle_timeout
 from lateen.controlplane.virtual_hosts import allows_any, carries_http, service_routes_name
 from lateen.envoyapi.envoy.config.core.v3 import address_pb2, base_pb2
@@ -159,7 +160,7 @@ def _http_filter(scope: Scope, routes: str) -> lc.Filter:
 def outbound_manager(scope: Scope, stat_prefix: str, *, dynamic_hosts: bool = False) -> hcm.HttpConnectionManager:
     """HTTP from the application. Its own `x-forwarded-client-cert` goes no further."""
     chain = filters.http_filters(dynamic_hosts=dynamic_hosts)
-    return filters.connection_manager(scope.view.mesh, stat_prefix, chain)
+    return filters.connection_manager(scope.view.mesh, stat_prefix, chain, client_logs(scope.peer))
 
 
 def _tls_chains(scope: Scope, members: Sequence[tuple[Service, ServicePort]], port: int) -> Iterator[lc.FilterChain]:
@@ -228,14 +229,15 @@ def _tcp_filters(scope: Scope, service: Service, port: int, target: TcpTarget) -
     for cluster, _ in clusters:
         scope.refer(cluster, target.origin)
     one = clusters[0][0] if len(clusters) == 1 else clusters
-    proxy = filters.tcp_proxy(scope.view.mesh, one, tcp_idle_timeout(policy), source_hash=hashed)
+    logs = client_logs(scope.peer, tcp=True)
+    proxy = filters.tcp_proxy(scope.view.mesh, one, tcp_idle_timeout(policy), source_hash=hashed, logs=logs)
     found = service.port(port)
     return [filters.upstream_alpn("istio"), proxy] if found is not None and found.protocol.is_sniffed else [proxy]
 
 
 def _unknown_filter(scope: Scope) -> lc.Filter:
     cluster = names.PASSTHROUGH if allows_any(scope) else names.BLACK_HOLE
-    return filters.tcp_proxy(scope.view.mesh, cluster)
+    return filters.tcp_proxy(scope.view.mesh, cluster, logs=client_logs(scope.peer, tcp=True))
 
 
 def _virtual_outbound(scope: Scope) -> listener_pb2.Listener:

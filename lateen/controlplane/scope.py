@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Iterator, Mapping
 
 from lateen.controlplane.findings import Findings
 from lateen.controlplane.proxy import Mode
+from lateen.controlplane.telemetry import NOBODY, Peer
 from lateen.controlplane.traffic_policies import EffectivePolicy, effective_policy
 from lateen.mesh.destinationrule import DestinationRule, LocalityLoadBalancerSetting, TrafficPolicy
 from lateen.mesh.kinds import ResourceKey
@@ -40,6 +42,13 @@ class Scope:
         self.policy = functools.cache(self._policy)
         self.service = functools.cache(self._service)
         self.references: dict[str, ResourceKey] = {}
+        self.peer = NOBODY
+
+    def of_peer(self, peer: Peer) -> Scope:
+        """The same scope, seen from one workload: what it calls is counted under its name."""
+        other = copy.copy(self)
+        other.peer = peer
+        return other
 
     @functools.cached_property
     def services(self) -> tuple[Service, ...]:

@@ -13,10 +13,11 @@ from lateen.controlplane.filters import service_cluster
 from lateen.controlplane.findings import Finding, Findings
 from lateen.controlplane.gateways import GatewayBuilder
 from lateen.controlplane.inbound import InboundScope, inbound_clusters, inbound_listeners
-from lateen.controlplane.listeners import captured_listeners, explicit_listeners, routed_mapped_ports
+from lateen.controlplane.listeners import Made, captured_listeners, explicit_listeners, routed_mapped_ports
 from lateen.controlplane.proxy import Mode, Proxy, ProxyClass, ProxyType
 from lateen.controlplane.references import check_references
 from lateen.controlplane.scope import Scope, mentioned_labels
+from lateen.controlplane.telemetry import Peer, peer_of
 from lateen.controlplane.virtual_hosts import (
     HostBuilder,
     http_ports,
@@ -67,7 +68,6 @@ class _Part:
     """Blobs made once for a class of proxies."""
 
     blobs: tuple[Blob, ...]
-    clusters: frozenset[str]
     findings: tuple[Finding, ...]
 
 
@@ -78,12 +78,13 @@ class Memo:
         self.blobs = blobs if blobs is not None else Blobs()
         self._view: MeshView | None = None
         self._parts: dict[ProxyClass, tuple[_Part, Scope]] = {}
+        self._listeners: dict[tuple[ProxyClass, Peer], tuple[Blob, ...]] = {}
         self._label_keys: frozenset[str] = frozenset()
 
     def part(self, view: MeshView, proxy: Proxy, workload: Workload | None) -> tuple[_Part, Scope]:
         """The outbound part of the proxy's class, translated at most once a view."""
         if view is not self._view:
-            self._view, self._parts, self._label_keys = view, {}, mentioned_labels(view)
+            self._view, self._parts, self._listeners, self._label_keys = view, {}, {}, mentioned_labels(view)
         labels = {key: value for key, value in sorted(proxy.labels.items()) if key in self._label_keys}
         locality, network = (workload.locality, workload.network) if workload is not None else ("", "")
         key = ProxyClass(proxy.namespace, tuple(labels.items()), proxy.mode, locality, network)
@@ -91,7 +92,15 @@ class Memo:
         if found is None:
             scope = Scope(view, proxy.namespace, labels, proxy.mode, locality=locality)
             found = self._parts[key] = _outbound(scope, self.blobs), scope
-        return found
+        part, scope = found
+        peer = peer_of(view, workload)
+        if proxy.mode == Mode.NONE:
+            return part, scope.of_peer(peer)
+        listeners = self._listeners.get((key, peer))
+        if listeners is None:
+            own = scope.of_peer(peer)
+            listeners = self._listeners[key, peer] = tuple(_listener_blobs(self.blobs, captured_listeners(own)))
+        return dataclasses.replace(part, blobs=part.blobs + listeners), scope
 
 
 def snapshot_for(view: MeshView, proxy: Proxy, memo: Memo | None = None) -> Snapshot:
@@ -113,13 +122,11 @@ def _sidecar(view: MeshView, proxy: Proxy, workload: Workload | None, memo: Memo
     blobs = memo.blobs
     own = list(part.blobs)
     if proxy.mode == Mode.NONE:
-        own.extend(
-            blobs.intern(names.LDS, m.listener.name, m.listener, m.origins) for m in explicit_listeners(scope, proxy)
-        )
+        own.extend(_listener_blobs(blobs, explicit_listeners(scope, proxy)))
     findings = list(part.findings)
     if workload is not None:
         inbound = InboundScope.of(view, proxy, workload)
-        own.extend(blobs.intern(names.LDS, m.listener.name, m.listener, m.origins) for m in inbound_listeners(inbound))
+        own.extend(_listener_blobs(blobs, inbound_listeners(inbound)))
         own.extend(blobs.intern(names.CDS, c.name, c, origins) for c, origins in inbound_clusters(inbound))
     return Snapshot.of(_without_port_clashes(own), diagnostics(view, findings))
 
@@ -130,27 +137,26 @@ def _without_port_clashes(blobs: list[Blob]) -> list[Blob]:
     return list(chosen.values())
 
 
+def _listener_blobs(blobs: Blobs, made: Iterable[Made]) -> list[Blob]:
+    return [blobs.intern(names.LDS, m.listener.name, m.listener, m.origins) for m in made]
+
+
 def _outbound(scope: Scope, blobs: Blobs) -> _Part:
+    """Routes, clusters and endpoints. Listeners are made by workload, but the clusters they name are noted here."""
     made: list[Blob] = []
     builder = HostBuilder(scope)
     if scope.mode == Mode.REDIRECT:
-        made.extend(blobs.intern(names.LDS, m.listener.name, m.listener, m.origins) for m in captured_listeners(scope))
         configurations = [port_route_configuration(builder, port) for port in http_ports(scope)]
+        list(captured_listeners(scope))
     else:
-        for service, port in routed_mapped_ports(scope):
-            configuration = service_route_configuration(builder, service, port)
-            made.append(blobs.intern(names.RDS, configuration.name, configuration, [service.origin]))
-        configurations = [proxy_route_configuration(builder)]
+        configurations = [service_route_configuration(builder, s, port) for s, port in routed_mapped_ports(scope)]
+        configurations.append(proxy_route_configuration(builder))
+        list(explicit_listeners(scope, Proxy("", ProxyType.SIDECAR, "", "", "127.0.0.1")))
     made.extend(blobs.intern(names.RDS, c.name, c) for c in configurations)
-    if scope.mode == Mode.NONE:
-        list(
-            explicit_listeners(scope, Proxy("", ProxyType.SIDECAR, "", "", "127.0.0.1"))
-        )  # notes the clusters they name
     made.extend(_cluster_blobs(scope, blobs, _with_ours(scope, scope.services)))
     made.extend(_built_in(scope, blobs))
     made.extend(_unknown(scope, blobs, made))
-    defined = frozenset(blob.name for blob in made if blob.type_url == names.CDS)
-    return _Part(tuple(made), defined, tuple(scope.findings))
+    return _Part(tuple(made), tuple(scope.findings))
 
 
 def _cluster_blobs(scope: Scope, blobs: Blobs, services: Iterable[Service]) -> list[Blob]:

@@ -62,6 +62,7 @@ class World:
     authority: Authority
     folder: Path
     envoy: Running
+    serving: Running
 
     def get(self, port: int, path: str = "/", **headers: str) -> Answer:
         names = {k.replace("_", "-"): v for k, v in headers.items()}
@@ -79,9 +80,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         client = mesh.snapshot("client", app=f"{net}.13")
         assert not server.diagnostics
         assert not client.diagnostics
-        stack.enter_context(envoy(server, folder / "server", identity(authority, "default", "server-sa")))
+        serving = stack.enter_context(envoy(server, folder / "server", identity(authority, "default", "server-sa")))
         running = stack.enter_context(envoy(client, folder / "client", identity(authority, "default", "client-sa")))
-        yield World((f"{net}.10", 15001), f"{net}.11", authority, folder, running)
+        yield World((f"{net}.10", 15001), f"{net}.11", authority, folder, running, serving)
 
 
 def _plaintext(world: World, port: int) -> int:
@@ -191,3 +192,33 @@ def test_a_server_with_another_identity_is_refused(world: World) -> None:
     """`impostor` resolves to the server's address, whose certificate does not name impostor-sa."""
     assert call(world.client, "http://impostor.default:8080/").status == 503
     assert world.envoy.counter("outbound|8080||impostor.default.svc.cluster.local.ssl.fail_verify_san") > 0
+
+
+def test_istio_metrics_of_both_sides(world: World) -> None:
+    """Without the bootstrap's Wasm singleton the names carry a prefix; the labels are what is looked at."""
+    before = _requests(world.envoy, world.serving)
+    assert world.get(8080, "/counted").status == 200
+    client, server = (after - seen for after, seen in zip(_requests(world.envoy, world.serving), before, strict=True))
+    assert (client, server) == (1, 1)
+
+
+def _requests(client: Running, server: Running) -> tuple[int, int]:
+    return (
+        _counted(client, reporter="source", source_workload="client", destination_service_name="server"),
+        _counted(
+            server,
+            reporter="destination",
+            source_principal="spiffe://cluster.local/ns/default/sa/client-sa",
+            destination_workload="server-0",
+            connection_security_policy="mutual_tls",
+        ),
+    )
+
+
+def _counted(running: Running, **labels: str) -> int:
+    total = 0
+    for line in running.get_admin("/stats/prometheus").splitlines():
+        text, _, value = line.rpartition(" ")
+        if "istio_requests_total{" in text and 'response_code="200"' in text:
+            total += int(value) if all(f'{key}="{wanted}"' in text for key, wanted in labels.items()) else 0
+    return total
