@@ -15,7 +15,7 @@ from extauthz.decide import Decision, Verdict
 from lateen.envoyapi.envoy.config.core.v3 import base_pb2
 from lateen.envoyapi.envoy.service.auth.v3 import external_auth_pb2
 from lateen.envoyapi.envoy.type.v3 import http_status_pb2
-from lateen.policy.compile import CompiledRule
+from lateen.policy.rules import CompiledRule
 from lateen.policy.tokens import TokenRule
 
 DENIAL_HEADER: Final = "x-lateen-denial"

@@ -3,8 +3,10 @@
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from lateen.policy.compile import CompiledRule, PolicySet, RuleTable
+from lateen.policy.compile import PolicySet
 from lateen.policy.request import CheckInput
+from lateen.policy.rules import CompiledRule
+from lateen.policy.table import RuleTable
 
 
 class Verdict(StrEnum):

@@ -36,6 +36,8 @@ class Attribute:
     name: str
     code: Callable[[Sequence[str], Context], str]
     actual: Callable[[CheckInput], str | None]
+    anchors: Callable[[Sequence[str], Context], frozenset[str] | None] | None = None
+    """For attributes of the peer: the keys (`lateen.policy.table.peer_keys`) one of which a matching peer has; None: cannot be told."""
     http_only: bool = False
     header: str = ""
     claim: str = ""
@@ -73,9 +75,24 @@ def _bracketed(key: str, start: str) -> tuple[str, ...]:
 # Identity of the peer
 
 
+def _identity(r: CheckInput) -> str | None:
+    return r.principal.removeprefix(SPIFFE) or None
+
+
 def _principal_code(values: Sequence[str], context: Context) -> str:
     expanded = [e for value in values for e in expand_principal(value, context.trust_domains)]
     return string_code("r.principal", expanded, context.constants, prefix=SPIFFE)
+
+
+def _principal_anchors(values: Sequence[str], context: Context) -> frozenset[str] | None:
+    expanded = [e for value in values for e in expand_principal(value, context.trust_domains)]
+    exact = all(e and "*" not in (e[0], e[-1]) for e in expanded)
+    return frozenset(SPIFFE + e for e in expanded) if exact else None
+
+
+def _namespace_anchors(values: Sequence[str], _: Context) -> frozenset[str] | None:
+    exact = all(v and "*" not in v and "/" not in v for v in values)
+    return frozenset(f"/ns/{v}" for v in values) if exact else None
 
 
 def expand_principal(principal: str, trust_domains: Sequence[str]) -> tuple[str, ...]:
@@ -274,9 +291,9 @@ def _metadata(name: str, namespace: str, key: str) -> Attribute:
 _ATTRIBUTES: Final = {
     a.name: a
     for a in (
-        Attribute("source.principal", _principal_code, lambda r: r.principal.removeprefix(SPIFFE) or None),
-        Attribute("source.namespace", _namespace_code, lambda r: r.principal.removeprefix(SPIFFE) or None),
-        Attribute("source.serviceAccount", _service_account_code, lambda r: r.principal.removeprefix(SPIFFE) or None),
+        Attribute("source.principal", _principal_code, _identity, _principal_anchors),
+        Attribute("source.namespace", _namespace_code, _identity, _namespace_anchors),
+        Attribute("source.serviceAccount", _service_account_code, _identity),
         Attribute("source.trustDomain", _trust_domain_code, lambda r: trust_domain_of(r.principal) or None),
         Attribute("source.ip", _address_code("source_ip"), lambda r: r.source_ip or None),
         Attribute("remote.ip", _address_code("remote_ip"), lambda r: r.remote_ip or None),

@@ -1,18 +1,21 @@
 """AuthorizationPolicies to a PolicySet: compiled once, when they arrive; asked once per request.
 
-Each rule becomes an expression over generated constants, and all rules of an action become one function that returns the index of
-the first that matches. The conditions a rule was made of stay beside it, so that `explain` speaks from the same data.
+Each rule becomes an expression over generated constants, and the rules of an action a table (`lateen.policy.table`). The conditions a
+rule was made of stay beside it, so that `explain` speaks from the same data.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, cast
 
 from lateen.mesh.authorizationpolicy import Action, AuthorizationPolicySpec, Operation, Rule, Source
-from lateen.policy.attributes import OPERATION_FIELDS, SOURCE_FIELDS, Attribute, Context, attribute_for
+from lateen.policy.attributes import OPERATION_FIELDS, SOURCE_FIELDS, Context, attribute_for
 from lateen.policy.errors import PolicyError
-from lateen.policy.matching import Constants, all_of, any_of
-from lateen.policy.request import CheckInput
+from lateen.policy.matching import Constants
+from lateen.policy.rules import CompiledRule, Condition, PolicyOrigin
+from lateen.policy.table import RuleTable, compile_table
+
+__all__ = ["DRY_RUN", "AttachedPolicy", "PolicyOrigin", "PolicySet", "compile_policies"]
 
 DRY_RUN: Final = "istio.io/dry-run"
 _SHOWN_NAMES: Final = {
@@ -25,86 +28,12 @@ _SHOWN_NAMES: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class PolicyOrigin:
-    """Which object a rule comes from, and where it was read."""
-
-    namespace: str
-    name: str
-    file: str = ""
-    line: int = 0
-
-    def __str__(self) -> str:
-        """`namespace/name`."""
-        return f"{self.namespace}/{self.name}"
-
-    @property
-    def position(self) -> str:
-        """`file:line`, or nothing when it is not known."""
-        return f"{self.file}:{self.line}" if self.file else ""
-
-
-@dataclass(frozen=True, slots=True)
 class AttachedPolicy:
     """An AuthorizationPolicy that applies to the workload in question: selection has been resolved."""
 
     origin: PolicyOrigin
     spec: AuthorizationPolicySpec
     dry_run: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """One field of a rule: `values` of one attribute, one of which must match (or, negated, none may)."""
-
-    field: str
-    attribute: Attribute
-    values: tuple[str, ...]
-    negated: bool
-    code: str
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class CompiledRule:
-    """A rule with its alternatives: some source, some operation and every condition of `when` must match.
-
-    Rules are themselves: two are equal only when they are one, so answers can be kept by rule.
-    """
-
-    origin: PolicyOrigin
-    action: Action
-    index: int
-    sources: tuple[tuple[Condition, ...], ...]
-    operations: tuple[tuple[Condition, ...], ...]
-    when: tuple[Condition, ...]
-    provider: str = ""
-
-    @property
-    def groups(self) -> tuple[tuple[tuple[Condition, ...], ...], ...]:
-        """The conditions as a conjunction of alternatives."""
-        return (self.sources, self.operations, *((((c,),)) for c in self.when))
-
-    def conditions(self) -> tuple[Condition, ...]:
-        """All conditions, in the order they were written."""
-        return tuple(c for group in self.groups for alternative in group for c in alternative)
-
-
-FirstMatch = Callable[[CheckInput], int]
-
-
-@dataclass(frozen=True, slots=True)
-class RuleTable:
-    """The rules of one action in evaluation order, and the compiled question "which is the first that matches"."""
-
-    rules: tuple[CompiledRule, ...]
-    http: FirstMatch
-    tcp: FirstMatch
-
-    def first(self, request: CheckInput) -> CompiledRule | None:
-        """The first rule that matches."""
-        if not self.rules:
-            return None
-        index = self.http(request) if request.http else self.tcp(request)
-        return self.rules[index] if index >= 0 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +71,7 @@ def compile_policies(
                 raise PolicyError(f"AuthorizationPolicy {policy.origin} rules[{index}]: {error}") from None
 
     def table(action: Action, *, dry_run: bool = False) -> RuleTable:
-        return _table(tuple(rules.get((action, dry_run), ())), constants)
+        return compile_table(tuple(rules.get((action, dry_run), ())), constants)
 
     def allowing(*, dry_run: bool) -> tuple[PolicyOrigin, ...]:
         return tuple(p.origin for p in policies if p.spec.action is Action.ALLOW and p.dry_run is dry_run)
@@ -222,59 +151,7 @@ def _condition(field: str, key: str, values: tuple[str, ...], context: Context, 
         code = attribute.code(values, context)
     except PolicyError as error:
         raise PolicyError(f"{field}: {error}") from None
-    return Condition(field, attribute, values, negated, f"not ({code})" if negated else code)
-
-
-def _table(rules: tuple[CompiledRule, ...], constants: Constants) -> RuleTable:
-    http = [(i, _rule_code(rule)) for i, rule in enumerate(rules)]
-    tcp = [(i, _rule_code(on_tcp)) for i, rule in enumerate(rules) if (on_tcp := rule_on_tcp(rule)) is not None]
-    return RuleTable(rules, _first_match(http, constants), _first_match(tcp, constants))
-
-
-def rule_on_tcp(rule: CompiledRule) -> CompiledRule | None:
-    """What is left of a rule where there are no HTTP attributes, or None when the whole rule is skipped.
-
-    Istio errs on the strict side both ways: an ALLOW rule that needs HTTP allows nothing, a DENY rule denies without the HTTP part.
-    """
-    if not any(c.attribute.http_only for c in rule.conditions()):
-        return rule
-    if rule.action is not Action.DENY:
-        return None
-
-    def kept(alternative: tuple[Condition, ...]) -> tuple[Condition, ...]:
-        return tuple(c for c in alternative if not c.attribute.http_only)
-
-    return CompiledRule(
-        origin=rule.origin,
-        action=rule.action,
-        index=rule.index,
-        sources=tuple(map(kept, rule.sources)),
-        operations=tuple(map(kept, rule.operations)),
-        when=kept(rule.when),
-        provider=rule.provider,
-    )
-
-
-def _rule_code(rule: CompiledRule) -> str:
-    groups = [
-        any_of([all_of([c.code for c in alternative]) for alternative in group]) for group in rule.groups if group
-    ]
-    return all_of(groups)
-
-
-def _first_match(rules: Sequence[tuple[int, str]], constants: Constants) -> FirstMatch:
-    lines = [
-        "def first_match(r):",
-        *(f"    if {code}:\n        return {index}" for index, code in rules),
-        "    return -1",
-    ]
-    namespace: dict[str, object] = {}
-    # The text holds generated names and fixed operators only; see lateen.policy.matching.
-    exec(compile("\n".join(lines), "<policy>", "exec"), constants.values, namespace)  # noqa: S102
-    return cast("FirstMatch", namespace["first_match"])
-
-
-def condition_test(condition: Condition, constants: Mapping[str, object]) -> Callable[[CheckInput], bool]:
-    """The compiled question of a single condition, for `explain`."""
-    test = eval(f"lambda r: bool({condition.code})", {**constants, "bool": bool})  # noqa: S307 - as above
-    return cast("Callable[[CheckInput], bool]", test)
+    if negated:
+        return Condition(field, attribute, values, negated, f"not ({code})")
+    anchors = attribute.anchors(values, context) if attribute.anchors is not None else None
+    return Condition(field, attribute, values, negated, code, anchors)

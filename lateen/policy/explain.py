@@ -5,8 +5,10 @@ Slow and thorough where `decide` is fast; both read the same compiled rules.
 
 from dataclasses import dataclass
 
-from lateen.policy.compile import CompiledRule, Condition, PolicySet, RuleTable, condition_test, rule_on_tcp
+from lateen.policy.compile import PolicySet
 from lateen.policy.request import CheckInput
+from lateen.policy.rules import CompiledRule, Condition, condition_test, rule_on_tcp
+from lateen.policy.table import RuleTable
 
 
 @dataclass(frozen=True, slots=True)

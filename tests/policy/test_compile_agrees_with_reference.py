@@ -184,6 +184,36 @@ def test_order_of_policies_does_not_change_the_verdict(
     assert first == second
 
 
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(rules(), min_size=1, max_size=4),
+    st.lists(requests(), min_size=1, max_size=6),
+    st.integers(0, 4),
+    st.booleans(),
+)
+def test_an_index_over_peers_changes_nothing(
+    some: list[dict[str, object]], inputs: list[CheckInput], place: int, deny: bool
+) -> None:
+    """Among many rules for exact peers, which are found through an index, the generated ones still decide as they would alone."""
+    peers = [
+        {"from": [{"source": {"principals": [principal]}}], "to": [{"operation": {"paths": [f"/{i}"]}}]}
+        for i, principal in enumerate([*PRINCIPALS, *PRINCIPALS])
+    ]
+    spaces = [{"from": [{"source": {"namespaces": ["a", "b"]}}], "to": [{"operation": {"ports": ["8081"]}}]}]
+    action = Action.DENY if deny else Action.ALLOW
+    all_rules = [*peers[:place], *some, *spaces, *peers[place:]]
+    spec = AuthorizationPolicySpec.model_validate({"action": action, "rules": all_rules})
+    policy = [AttachedPolicy(PolicyOrigin("a", "p"), spec)]
+    compiled = compile_policies(policy, TRUST_DOMAINS)
+    table = compiled.deny if deny else compiled.allow
+    for request in inputs:
+        matching = [
+            i for i, rule in enumerate(spec.rules) if reference.rule_matches(rule, action, request, "a", TRUST_DOMAINS)
+        ]
+        first = table.first(request)
+        assert (first.index if first is not None else None) == (matching[0] if matching else None)
+
+
 BASE = CheckInput(http=True, method="GET", path="/a", host="a.com", destination_port=80)
 VARIANTS: dict[str, list[CheckInput]] = {
     "principals": [
