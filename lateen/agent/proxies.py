@@ -65,9 +65,10 @@ class Proxies:
     async def scan(self) -> None:
         """Bring what runs in line with the files. A file that broke changes nothing, and is reported once."""
         found = dict(self._listing())
-        for name in [name for name in self._seen if name not in found]:
+        gone = [name for name in self._seen if name not in found]
+        for name in gone:
             del self._seen[name]
-            await self._remove(name)
+        await asyncio.gather(*(self._remove(name) for name in gone))
         for name, signature in sorted(found.items()):
             if self._seen.get(name) == signature:
                 continue
@@ -81,8 +82,7 @@ class Proxies:
 
     async def close(self) -> None:
         """Stop serving; sockets go, bootstraps stay for Envoys that outlive us."""
-        for name in list(self._running):
-            await self._stop(name)
+        await asyncio.gather(*(self._stop(name) for name in list(self._running)))
 
     def _listing(self) -> Iterator[tuple[str, _Signature]]:
         with os.scandir(self._directory) as entries:
