@@ -202,7 +202,8 @@ class StreamSession:
                 continue
             changed = state.next_group()
             delta = state.delta()
-            removed = (*delta.absent, *(delta.gone if type_url not in _FIRST or self._may_remove(now) else ()))
+            gone = delta.gone and (type_url not in _FIRST or self._may_remove(now))
+            removed = (*delta.absent, *delta.gone) if gone else delta.absent
             if changed or removed or (state.wildcard and not state.answered):
                 return self._push(state, changed, removed, now)
         return None

@@ -278,6 +278,8 @@ class TypeState:
     @property
     def lagging(self) -> bool:
         """Whether the client still works with an older version of something it refused, or cannot be told to drop."""
+        if not self.refusals:
+            return bool(self.retained)
         return bool(self.retained) or any(self.held.get(name, ABSENT) is not ABSENT for name in self.refusals)
 
     @property
