@@ -17,7 +17,7 @@ from extauthz.checkrequest import Check, MalformedRequest, parse_check
 from extauthz.decide import Decision, Verdict, decide
 from extauthz.denials import Denial, Denials, new_denial_id, redacted
 from extauthz.metrics import Metrics
-from extauthz.policies import Policies, Workload
+from extauthz.policies import Policies, Rules, Workload
 from extauthz.tokens import TokenCache, VerifiedToken, verify_token
 from lateen.jwks.keeper import KeyKeeper, KeyUri
 from lateen.jwks.keys import KeySet
@@ -75,40 +75,41 @@ class Checker:
     async def _check(self, target: str, caller: str, data: bytes) -> Outcome:
         workload = self._policies.get(target)
         problem = _problem(workload, target, caller)
-        if workload is None or workload.policies is None or problem:
+        if workload is None or workload.rules is None or problem:
             return self._denied(target, _NOTHING, None, Decision(Verdict.DENY, reason=problem))
         try:
             check = parse_check(data, workload.trusted_hops)
         except MalformedRequest as error:
             return self._denied(target, _NOTHING, None, Decision(Verdict.DENY, reason=str(error)))
+        rules = workload.rules
         authentication = NO_CHANGES
         request = check.input
-        if workload.tokens.rules and request.http:
-            outcome = await self._authenticate(workload, check)
+        if rules.tokens.rules and request.http:
+            outcome = await self._authenticate(rules, check)
             if isinstance(outcome, Refusal):
-                return self._unauthenticated(target, check, workload.policies, outcome)
+                return self._unauthenticated(target, check, rules.policies, outcome)
             authentication = outcome
             claims = outcome.token.claims if outcome.token is not None else None
             request = request._replace(claims=claims, headers=effective_headers(request.headers, outcome))
-        decision = decide(workload.policies, request)
+        decision = decide(rules.policies, request)
         if decision.verdict is Verdict.ALLOW:
             return self._allowed(target, request, decision, authentication)
-        return self._denied(target, request, workload.policies, decision, authentication)
+        return self._denied(target, request, rules.policies, decision, authentication)
 
-    async def _authenticate(self, workload: Workload, check: Check) -> Authentication | Refusal:
+    async def _authenticate(self, rules: Rules, check: Check) -> Authentication | Refusal:
         headers = check.input.headers
         if is_cors_preflight(check.input.method, headers):
-            return Authentication(remove_headers=workload.tokens.sanitised)
+            return Authentication(remove_headers=rules.tokens.sanitised)
 
         def attempt() -> Authentication | Refusal:
-            return authenticate(workload.tokens, headers, check.query, verify)
+            return authenticate(rules.tokens, headers, check.query, verify)
 
         now = self._now()
         held: dict[KeySource, KeySet | None] = {}
 
         def verify(token: str, rule: TokenRule) -> VerifiedToken:
             if rule.keys not in held:
-                held[rule.keys] = self._keys(workload, rule.keys)
+                held[rule.keys] = self._keys(rules, rule.keys)
             return verify_token(token, rule, held[rule.keys], now, self.tokens)
 
         outcome = attempt()
@@ -121,9 +122,9 @@ class Checker:
             outcome = attempt() if changed else outcome
         return outcome
 
-    def _keys(self, workload: Workload, source: KeySource) -> KeySet | None:
+    def _keys(self, rules: Rules, source: KeySource) -> KeySet | None:
         if source.inline:
-            return (workload.inline_keys or {}).get(source.inline)
+            return rules.inline_keys.get(source.inline)
         return self._keeper.keys(KeyUri(source.url, source.issuer))
 
     def _allowed(self, target: str, request: CheckInput, decision: Decision, authentication: Authentication) -> Outcome:

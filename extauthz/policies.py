@@ -21,12 +21,21 @@ from lateen.mesh.authorizationpolicy import AuthorizationPolicySpec
 from lateen.mesh.requestauthentication import RequestAuthenticationSpec
 from lateen.policy.compile import DRY_RUN, AttachedPolicy, PolicyOrigin, PolicySet, compile_policies
 from lateen.policy.errors import PolicyError
-from lateen.policy.tokens import NO_TOKEN_RULES, KeySource, TokenRules, compile_token_rules
+from lateen.policy.tokens import KeySource, TokenRules, compile_token_rules
 
 _S = TypeVar("_S", AuthorizationPolicySpec, RequestAuthenticationSpec)
 
 GRACE_SECONDS: Final = 30.0
 WORKLOAD_POLICY: Final = "type.googleapis.com/lateen.dev.v1alpha1.WorkloadPolicy"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rules:
+    """What is compiled of a WorkloadPolicy. Workloads to which the very same policies apply share one."""
+
+    policies: PolicySet
+    tokens: TokenRules
+    inline_keys: Mapping[str, KeySet]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +46,9 @@ class Workload:
     callers: frozenset[str]
     """Identities of the proxies that stand in front of it."""
     trusted_hops: int = 0
-    policies: PolicySet | None = None
-    tokens: TokenRules = NO_TOKEN_RULES
-    inline_keys: Mapping[str, KeySet] | None = None
+    rules: Rules | None = None
     error: str = ""
-    """Why there are no policies: everything is denied with it."""
+    """Why there are no rules: everything is denied with it."""
 
 
 class Policies:
@@ -60,6 +67,7 @@ class Policies:
         self._want_keys = want_keys
         self._monotonic = monotonic
         self._workloads: Mapping[str, Workload] = {}
+        self._shared: dict[bytes, Rules] = {}
         self._leaving: dict[str, tuple[Workload, float]] = {}
         self._log = structlog.get_logger()
 
@@ -81,7 +89,7 @@ class Policies:
 
     def take(self, changed: Mapping[str, bytes], removed: Collection[str]) -> None:
         """Compile what changed and swap; raises ResourcesRejected for what could not be compiled."""
-        compiled = {name: compile_workload(name, data) for name, data in changed.items()}
+        compiled = {name: compile_workload(name, data, self._shared) for name, data in changed.items()}
         now = self._monotonic()
         self._leaving = {name: left for name, left in self._leaving.items() if now < left[1] and name not in compiled}
         workloads = dict(self._workloads)
@@ -90,6 +98,8 @@ class Policies:
                 self._leaving[name] = (workload, now + GRACE_SECONDS)
         workloads.update(compiled)
         self._workloads = workloads
+        in_use = {id(workload.rules) for workload in workloads.values()}
+        self._shared = {key: rules for key, rules in self._shared.items() if id(rules) in in_use}
         self._want_keys(_key_uris([*workloads.values(), *(workload for workload, _ in self._leaving.values())]))
         rejected = {name: w.error for name, w in compiled.items() if w.error}
         self._log.info("policies taken over", changed=len(changed), removed=len(removed), rejected=len(rejected))
@@ -102,18 +112,24 @@ def _key_uris(workloads: Iterable[Workload]) -> list[tuple[KeyUri, float]]:
     return [
         (KeyUri(rule.keys.url, rule.keys.issuer), rule.fetch_timeout)
         for workload in workloads
-        for rule in workload.tokens.rules
+        if workload.rules is not None
+        for rule in workload.rules.tokens.rules
         if not rule.keys.inline
     ]
 
 
-def compile_workload(name: str, data: bytes) -> Workload:
-    """Decode and compile one WorkloadPolicy; never raises, a fault becomes the workload's `error`."""
+def compile_workload(name: str, data: bytes, shared: dict[bytes, Rules]) -> Workload:
+    """Decode and compile one WorkloadPolicy; never raises, a fault becomes the workload's `error`. `shared` is read and added to."""
     callers: frozenset[str] = frozenset()
     try:
         message = workload_pb2.WorkloadPolicy.FromString(data)
         callers = _callers(message)
-        return _compiled(name, message, callers)
+        if message.target != name:
+            raise PolicyError(f'the resource "{name}" is for the target "{message.target}"')
+        key = _content(message)
+        if (rules := shared.get(key)) is None:
+            rules = shared[key] = _compiled(message)
+        return Workload(name, callers, message.trusted_hops, rules)
     except (PolicyError, JwksError, ValueError, DecodeError, RecursionError, SyntaxError) as error:
         return Workload(name, callers, error=_one_line(error))
 
@@ -129,9 +145,18 @@ def _callers(message: workload_pb2.WorkloadPolicy) -> frozenset[str]:
     return frozenset(f"spiffe://{d}/ns/{message.namespace}/sa/{message.service_account}" for d in domains)
 
 
-def _compiled(name: str, message: workload_pb2.WorkloadPolicy, callers: frozenset[str]) -> Workload:
-    if message.target != name:
-        raise PolicyError(f'the resource "{name}" is for the target "{message.target}"')
+def _content(message: workload_pb2.WorkloadPolicy) -> bytes:
+    """Everything of a message that its rules depend on."""
+    content = workload_pb2.WorkloadPolicy(
+        trust_domain=message.trust_domain,
+        trust_domain_aliases=message.trust_domain_aliases,
+        authorization_policies=message.authorization_policies,
+        request_authentications=message.request_authentications,
+    )
+    return content.SerializeToString(deterministic=True)
+
+
+def _compiled(message: workload_pb2.WorkloadPolicy) -> Rules:
     domains = (message.trust_domain or "cluster.local", *message.trust_domain_aliases)
     policies = [
         AttachedPolicy(
@@ -143,14 +168,7 @@ def _compiled(name: str, message: workload_pb2.WorkloadPolicy, callers: frozense
     ]
     authentications = [(_origin(a), _spec(a, RequestAuthenticationSpec)) for a in message.request_authentications]
     tokens = compile_token_rules(authentications)
-    return Workload(
-        target=name,
-        callers=callers,
-        trusted_hops=message.trusted_hops,
-        policies=compile_policies(policies, domains),
-        tokens=tokens,
-        inline_keys=_inline_keys(tokens),
-    )
+    return Rules(compile_policies(policies, domains), tokens, _inline_keys(tokens))
 
 
 def _inline_keys(tokens: TokenRules) -> Mapping[str, KeySet]:

@@ -6,7 +6,7 @@ meets only the rules that may concern its peer; the rest stand in one generated 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Final, cast
 
 from lateen.policy.matching import Constants, all_of, any_of
@@ -35,9 +35,16 @@ class RuleTable:
 
 def compile_table(rules: tuple[CompiledRule, ...], constants: Constants) -> RuleTable:
     """Compile the rules of one action, given in evaluation order."""
-    http = list(enumerate(rules))
-    tcp = [(i, on_tcp) for i, rule in enumerate(rules) if (on_tcp := rule_on_tcp(rule)) is not None]
-    return RuleTable(rules, _first_match(http, constants), _first_match(tcp, constants))
+
+    @cache  # few workloads see TCP connections: compiled with the first one
+    def tcp() -> FirstMatch:
+        kept = [(i, on_tcp) for i, rule in enumerate(rules) if (on_tcp := rule_on_tcp(rule)) is not None]
+        return _first_match(kept, constants)
+
+    def tcp_first(request: CheckInput) -> int:
+        return tcp()(request)
+
+    return RuleTable(rules, _first_match(list(enumerate(rules)), constants), tcp_first)
 
 
 def peer_keys(principal: str) -> tuple[str, ...]:

@@ -95,6 +95,24 @@ async def test_policies_that_went_decide_until_the_proxies_have_followed(service
     assert await service.status(http("POST")) == 200
 
 
+async def test_workloads_with_the_same_policies_share_them_and_nothing_is_kept_that_is_not_used(
+    service: Service,
+) -> None:
+    alike = {f"ns/{name}": workload(ANY, GET_ONLY, target=f"ns/{name}") for name in ("a", "b")}
+    service.policies.take({**alike, "ns/c": workload(GET_ONLY, target="ns/c")}, [])
+    a, b, c = (service.policies.get(f"ns/{name}") for name in "abc")
+    assert a is not None
+    assert b is not None
+    assert c is not None
+    assert a.rules is b.rules
+    assert a.rules is not c.rules
+    service.policies.take({}, ["ns/a", "ns/b"])
+    service.policies.take(alike, [])
+    again = service.policies.get("ns/a")
+    assert again is not None
+    assert again.rules is not a.rules
+
+
 def mutilated() -> list[tuple[str, bytes]]:
     no_method, no_path, no_http = http(), http(), http()
     no_method.attributes.request.http.method = ""
