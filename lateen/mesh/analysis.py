@@ -1,7 +1,5 @@
 """Findings about how resources fit together: dangling references, conflicts, policies that select nothing. Pure."""
 
-from collections.abc import Collection
-
 from lateen.mesh.analyzers.destination_rules import analyze_destination_rules
 from lateen.mesh.analyzers.expected import with_expected_workloads
 from lateen.mesh.analyzers.gateways import analyze_gateways
@@ -10,7 +8,6 @@ from lateen.mesh.analyzers.report import Report
 from lateen.mesh.analyzers.services import analyze_services
 from lateen.mesh.analyzers.virtual_services import analyze_virtual_services
 from lateen.mesh.diagnostics import Diagnostic
-from lateen.mesh.kinds import ResourceKey
 from lateen.mesh.view import MeshView
 
 _ANALYZERS = (
@@ -22,13 +19,12 @@ _ANALYZERS = (
 )
 
 
-def analyze(view: MeshView, provided: Collection[ResourceKey] = ()) -> tuple[Diagnostic, ...]:
+def analyze(view: MeshView) -> tuple[Diagnostic, ...]:
     """All findings, by file, line and column; none of them makes a resource invalid in itself.
 
-    `provided` names resources that will exist although no file declares them, such as the Secrets `lateen.yaml` makes. A
-    Deployment, Pod, WorkloadGroup or Gateway whose replicas are not registered yet counts as one workload.
+    A Deployment, Pod, WorkloadGroup or Gateway whose replicas are not registered yet counts as one workload.
     """
-    report = Report(with_expected_workloads(view), provided)
+    report = Report(with_expected_workloads(view))
     for analyzer in _ANALYZERS:
         analyzer(report)
     return report.diagnostics

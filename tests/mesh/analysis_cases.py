@@ -193,6 +193,8 @@ TRIGGERS = (
     Trigger("IST0101", "error", "HTTPRoute/n/r", "spec.rules[0].filters[0].requestMirror.backendRef.name", "Service n/b does not exist", "",
             (SVC, W, k8s_gateway(), doc("HTTPRoute/n/r", "spec: {parentRefs: [{name: gw}], rules: [{filters: [{type: RequestMirror, "
              "requestMirror: {backendRef: {name: b, port: 80}}}], backendRefs: [{name: a, port: 80}]}]}"))),
+    Trigger("IST0101", "warning", "Gateway/n/gw", "spec.gatewayClassName", "GatewayClass isito does not exist", 'did you mean "istio"?',
+            (k8s_gateway().replace("istio,", "isito,"),)),
     # policies
     Trigger("IST0101", "error", "AuthorizationPolicy/n/p", "spec.targetRefs[0].name", "Gateway n/gw does not exist", "",
             (policy("AuthorizationPolicy", GW_TARGET),)),
@@ -288,6 +290,8 @@ TRIGGERS = (
     Trigger("LTN0207", "warning", "Gateway/n/gw", "spec.listeners[0].protocol", "(UnsupportedProtocol)", "", (k8s_gateway("[{name: a, port: 80, protocol: TCP}]"),)),
     Trigger("LTN0207", "warning", "Gateway/n/gw", "spec.listeners[0].allowedRoutes.kinds", "(InvalidRouteKinds)", "",
             (k8s_gateway("[{name: a, port: 80, protocol: HTTP, allowedRoutes: {kinds: [{kind: GRPCRoute}]}}]"),)),
+    Trigger("LTN0207", "warning", "Gateway/n/gw", "spec.gatewayClassName", "class istio-waypoint are not served yet", "",
+            (k8s_gateway().replace("istio,", "istio-waypoint,"),)),
     Trigger("LTN0208", "error", "IstioGateway/n/gw", "spec.servers[1].port.number", "port 8080 and port 80 of n/edge are both bound at 8080", "8000 higher",
             (EDGE, gateway(EDGE_GATEWAY + f"[{server(80)}, {server(8080, name='other')}]"))),
     Trigger("LTN0208", "error", "IstioGateway/n/plain", "spec.servers[0].port.number", "port 8443 and port 443 of n/gw-istio", "",
@@ -320,6 +324,7 @@ NEAR_MISSES = (
     NearMiss("IST0101", "a declared provider, and one that Istio has built in", (W, policy("AuthorizationPolicy", "action: CUSTOM, provider: {name: opa}, rules: [{}]"), policy("Telemetry", "metrics: [{providers: [{name: prometheus}]}]")),
              "extensionProviders: [{name: opa, envoyExtAuthzGrpc: {service: opa.n.svc.cluster.local, port: 9191}}]"),
     NearMiss("IST0101", "a target that exists", (k8s_gateway(), policy("AuthorizationPolicy", GW_TARGET))),
+    NearMiss("IST0101", "a class that is declared, and one to come", (k8s_gateway().replace("istio,", "nginx,"), doc("GatewayClass/nginx", "spec: {controllerName: example.com/c}"), k8s_gateway(key="n/w").replace("istio,", "istio-waypoint,"))),
     NearMiss("IST0109", "the same host on a gateway only", (SVC, W, EDGE, gateway(EDGE_GATEWAY + f"[{server()}]"), rules(""), vs("hosts: [a], gateways: [gw], http: [{route: [{destination: {host: a}}]}]", "n/other"))),
     NearMiss("IST0109", "no client sees both", (SVC, W, vs("hosts: [x.corp], exportTo: ['.'], http: [{route: [{destination: {host: a}}]}]"), vs(f"hosts: [x.corp], exportTo: ['.'], http: [{{route: [{{destination: {{host: {A}}}}}]}}]", "m/vs"))),
     NearMiss("IST0109", "the same short name in two namespaces", (SVC, W, service("m/a"), rules(""), vs("hosts: [a], http: [{route: [{destination: {host: a}}]}]", "m/vs"))),

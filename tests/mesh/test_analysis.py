@@ -6,7 +6,6 @@ import pytest
 
 from lateen.mesh.analysis import analyze
 from lateen.mesh.diagnostics import CODES, Diagnostic, Severity
-from lateen.mesh.kinds import ResourceKey
 from lateen.mesh.loader import load_paths
 from lateen.mesh.meshconfig import MeshConfig
 from lateen.mesh.view import MeshView
@@ -22,7 +21,7 @@ from tests.mesh.analysis_cases import (
     rules,
     to,
 )
-from tests.mesh.views import doc, service, view_of, workload
+from tests.mesh.views import doc, load, service, view_of, workload
 
 EXAMPLE = Path(__file__).parents[2] / "envoy-configs" / "payments"
 SAMPLES = Path("/work/shared/oracle/istio/samples")
@@ -75,10 +74,11 @@ def test_findings_come_by_line_and_their_text_keeps_to_the_house_style() -> None
 
 def test_the_example_is_clean() -> None:
     loaded = load_paths([EXAMPLE])
-    view = MeshView.build(loaded.resources, loaded.mesh or MeshConfig())
-    made_by_the_runner = [ResourceKey("Secret", "payments", "payments-tls")]
-    assert analyze(view, made_by_the_runner) == ()
-    assert [d.code for d in analyze(view)] == ["IST0101"], "without the runner's certificate it would be missing"
+    made_by_the_runner = load(doc("Secret/payments/payments-tls", "type: kubernetes.io/tls")).resources
+    mesh = loaded.mesh or MeshConfig()
+    assert analyze(MeshView.build([*loaded.resources, *made_by_the_runner], mesh)) == ()
+    without = analyze(MeshView.build(loaded.resources, mesh))
+    assert [d.code for d in without] == ["IST0101"], "without the runner's certificate it would be missing"
 
 
 def _sample(*paths: str) -> list[Diagnostic]:

@@ -6,7 +6,14 @@ from lateen.mesh import gateway as istio
 from lateen.mesh import gatewayapi
 from lateen.mesh.analyzers.report import Report, label_text
 from lateen.mesh.diagnostics import Severity
-from lateen.mesh.gateway_attachment import GROUP, PRIVILEGED_OFFSET, BackendResolution, ListenerStatus, bind_port
+from lateen.mesh.gateway_attachment import (
+    DEFAULT_CLASSES,
+    GROUP,
+    PRIVILEGED_OFFSET,
+    BackendResolution,
+    ListenerStatus,
+    bind_port,
+)
 from lateen.mesh.hosts import service_host
 from lateen.mesh.httproute import BackendObjectReference, HTTPRoute
 from lateen.mesh.kinds import ResourceKey
@@ -14,6 +21,7 @@ from lateen.mesh.workloads import Workload
 from lateen.mesh.yaml_source import Path
 
 _INSTALLED_WITH_ISTIO = frozenset({"ingressgateway", "egressgateway", "eastwestgateway"})
+_CLASSES_TO_COME = frozenset({"istio-waypoint", "istio-east-west", "istio-remote"})
 _REFUSED_CODES = {"RefNotPermitted": "LTN0202", "InvalidKind": "LTN0203", "BackendNotFound": "IST0101"}
 
 
@@ -38,6 +46,7 @@ def analyze_gateways(report: Report) -> None:
                 report.add(
                     "LTN0201", Severity.ERROR, parent.route, path, f"not attached ({parent.reason}): {parent.message}"
                 )
+    _classes(report)
     for route in report.view.get("HTTPRoute"):
         if isinstance(route, HTTPRoute):
             _parents(report, route)
@@ -76,7 +85,7 @@ def _credentials(report: Report, gateway: istio.Gateway, workloads: Sequence[Wor
             if "://" in name:
                 continue
             for namespace in namespaces:
-                if not report.exists(ResourceKey("Secret", namespace, name)):
+                if not report.view.secret(namespace, name):
                     message = f"Secret {namespace}/{name} does not exist"
                     at: Path = ("spec", "servers", index, "tls", *path)
                     report.add("IST0101", Severity.WARNING, gateway, at, message, _secret_hint(report, namespace, name))
@@ -151,6 +160,23 @@ def _taken_ports(
 # Gateway API
 
 
+def _classes(report: Report) -> None:
+    declared = {gateway_class.name for gateway_class in report.view.get("GatewayClass")} | DEFAULT_CLASSES
+    for gateway in report.view.get("Gateway"):
+        name = gateway.spec.gateway_class_name if isinstance(gateway, gatewayapi.Gateway) else ""
+        path: Path = ("spec", "gatewayClassName")
+        if name in _CLASSES_TO_COME:
+            report.add("LTN0207", Severity.WARNING, gateway, path, f"Gateways of class {name} are not served yet")
+        elif name not in declared:
+            meant = report.similar(name, declared)
+            hint = (
+                f'did you mean "{meant}"?'
+                if meant
+                else f"Lateen serves the classes {', '.join(sorted(DEFAULT_CLASSES))}"
+            )
+            report.add("IST0101", Severity.WARNING, gateway, path, f"GatewayClass {name} does not exist", hint)
+
+
 def _listener(report: Report, gateway: gatewayapi.Gateway, status: ListenerStatus) -> None:
     at: Path = ("spec", "listeners", status.index, *status.path)
     if not status.accepted:
@@ -174,7 +200,7 @@ def _missing_certificate(report: Report, gateway: gatewayapi.Gateway, index: int
         return
     ref = tls.certificate_refs[position]
     namespace = ref.namespace or gateway.namespace
-    if not report.exists(ResourceKey("Secret", namespace, ref.name)):
+    if not report.view.secret(namespace, ref.name):
         report.add("IST0101", Severity.WARNING, gateway, path, message, _secret_hint(report, namespace, ref.name))
 
 

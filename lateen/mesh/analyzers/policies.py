@@ -120,12 +120,12 @@ def _telemetry_providers(telemetry: Telemetry) -> Iterator[tuple[Path, ProviderR
 
 def _required(report: Report) -> None:
     """A RequestAuthentication rejects bad tokens only; without a policy that asks for one, no token is fine too."""
+    policies = [ap for ap in report.view.get("AuthorizationPolicy") if isinstance(ap, AuthorizationPolicy)]
+    asking = {policy.key for policy in policies if _asks_for_token(policy)}
     unprotected: dict[ResourceKey, str] = {}
-    selected: set[ResourceKey] = set()
     for workload in _one_of_each(report.view.workloads):
         found = [ra for ra in report.view.request_authentications(workload) if ra.spec.jwt_rules]
-        selected.update(ra.key for ra in found)
-        if found and not any(map(_asks_for_token, report.view.authorization_policies(workload))):
+        if found and asking.isdisjoint(ap.key for ap in report.view.authorization_policies(workload)):
             for ra in found:
                 unprotected.setdefault(ra.key, workload.key)
     for policy in report.view.get("RequestAuthentication"):

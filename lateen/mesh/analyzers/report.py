@@ -5,7 +5,6 @@ from functools import cached_property
 
 from lateen.mesh.diagnostics import Diagnostic, Severity
 from lateen.mesh.hosts import DOMAIN_SUFFIX, fqdn, is_wildcard, service_host, similar
-from lateen.mesh.kinds import ResourceKey
 from lateen.mesh.metadata import Resource
 from lateen.mesh.problems import render_path
 from lateen.mesh.selectors import LabelIndex
@@ -20,11 +19,10 @@ _API_SERVER = service_host("kubernetes", "default")
 
 
 class Report:
-    """Findings about one view. `provided` are resources that exist although no file declares them (made by the runner)."""
+    """Findings about one view."""
 
-    def __init__(self, view: MeshView, provided: Collection[ResourceKey] = ()) -> None:
+    def __init__(self, view: MeshView) -> None:
         self.view = view
-        self.provided = frozenset(provided)
         self._found: dict[Diagnostic, None] = {}
         self._label_pairs: dict[str, frozenset[str]] = {}
         self._comparisons = _MAX_COMPARISONS
@@ -54,10 +52,6 @@ class Report:
                 source_line=source.line_text(position.line) if source and position else "",
             )
         ] = None
-
-    def exists(self, key: ResourceKey) -> bool:
-        """Whether a resource is declared, or made by somebody else."""
-        return self.view.resource(key) is not None or key in self.provided
 
     def similar(self, word: str, known: Collection[str]) -> str:
         """The known name that was probably meant. Looking for it is slow, so after very many findings no more is guessed."""

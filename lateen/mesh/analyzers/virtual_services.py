@@ -1,6 +1,6 @@
 """VirtualService: destinations, gateways, conflicts on the mesh gateway, and rules that are never reached."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from lateen.mesh import gateway as istio
 from lateen.mesh.analyzers.report import Report
@@ -18,11 +18,12 @@ from lateen.mesh.yaml_source import Path
 def analyze_virtual_services(report: Report) -> None:
     """All findings about VirtualServices."""
     subsets = _Subsets(report)
+    gateways = {f"{g.namespace}/{g.name}": g for g in report.view.get("IstioGateway") if isinstance(g, istio.Gateway)}
     services = [vs for vs in report.view.get("VirtualService") if isinstance(vs, VirtualService)]
     for service in services:
         for path, destination in destinations(service):
             _destination(report, service, path, destination, subsets)
-        _gateways(report, service)
+        _gateways(report, service, gateways)
         _delegates(report, service)
         unreachable_rules(report, service)
     _mesh_conflicts(report, services)
@@ -116,8 +117,7 @@ class _Subsets:
         return frozenset(subset.name for rule in seen for subset in rule.spec.subsets)
 
 
-def _gateways(report: Report, service: VirtualService) -> None:
-    known = {f"{g.namespace}/{g.name}": g for g in report.view.get("IstioGateway") if isinstance(g, istio.Gateway)}
+def _gateways(report: Report, service: VirtualService, known: Mapping[str, istio.Gateway]) -> None:
     for path, name in _gateway_names(service):
         full = gateway_name(name, service.namespace)
         if full == MESH:
