@@ -122,12 +122,11 @@ def _apply_resolution(
         _dynamic_dns(cluster)
         return True
     if service.resolution == Resolution.PASSTHROUGH or wants_passthrough:
-        if scope.mode == Mode.NONE or scope.gateway:  # nothing is captured, so there is no original destination
-            if not assignment.endpoints:
-                _dynamic_dns(cluster)
-                return True
-        else:
+        if scope.captures:
             _original_dst(cluster)
+            return True
+        if not assignment.endpoints:  # nothing is captured, so there is no original destination
+            _dynamic_dns(cluster)
             return True
     if service.resolution in {Resolution.DNS, Resolution.DNS_ROUND_ROBIN}:
         cluster.type = _Cluster.STRICT_DNS if service.resolution == Resolution.DNS else _Cluster.LOGICAL_DNS

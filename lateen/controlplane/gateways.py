@@ -297,7 +297,7 @@ class GatewayBuilder:
         return result
 
     def _http_filter(self, route_name: str) -> lc.Filter:
-        chain = filters.http_filters(self.enforcement, routes_on_claims=True)
+        chain = filters.http_filters(self.enforcement, routes_on_claims=True, dynamic_hosts=self.scope.dynamic_hosts)
         manager = filters.connection_manager(self.view.mesh, f"outbound_{route_name}", chain, client_logs(self.peer))
         topology = self.view.mesh.default_config.gateway_topology or {}
         _edge(manager, topology)

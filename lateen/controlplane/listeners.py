@@ -159,7 +159,7 @@ def _http_filter(scope: Scope, routes: str) -> lc.Filter:
 
 def outbound_manager(scope: Scope, stat_prefix: str, *, dynamic_hosts: bool = False) -> hcm.HttpConnectionManager:
     """HTTP from the application. Its own `x-forwarded-client-cert` goes no further."""
-    chain = filters.http_filters(dynamic_hosts=dynamic_hosts)
+    chain = filters.http_filters(dynamic_hosts=dynamic_hosts or scope.dynamic_hosts)
     return filters.connection_manager(scope.view.mesh, stat_prefix, chain, client_logs(scope.peer))
 
 

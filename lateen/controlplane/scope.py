@@ -12,7 +12,7 @@ from lateen.controlplane.telemetry import NOBODY, Peer
 from lateen.controlplane.traffic_policies import EffectivePolicy, effective_policy
 from lateen.mesh.destinationrule import DestinationRule, LocalityLoadBalancerSetting, TrafficPolicy
 from lateen.mesh.kinds import ResourceKey
-from lateen.mesh.services import Service
+from lateen.mesh.services import Resolution, Service
 from lateen.mesh.sidecar import Sidecar
 from lateen.mesh.view import MeshView
 from lateen.mesh.virtualservice import VirtualService
@@ -63,6 +63,17 @@ class Scope:
     def virtual_services(self) -> tuple[VirtualService, ...]:
         """The VirtualServices of the mesh gateway, in precedence order."""
         return self.view.virtual_services(self.namespace, self.labels)
+
+    @functools.cached_property
+    def dynamic_hosts(self) -> bool:
+        """Whether some cluster resolves the request's own host, for which connection managers need a filter."""
+        unresolved = {Resolution.DYNAMIC_DNS} if self.captures else {Resolution.DYNAMIC_DNS, Resolution.PASSTHROUGH}
+        return any(service.resolution in unresolved for service in self.services)
+
+    @property
+    def captures(self) -> bool:
+        """Whether connections keep their original destination."""
+        return self.mode == Mode.REDIRECT and not self.gateway
 
     def _rule(self, hostname: str) -> DestinationRule | None:
         return self.view.destination_rule(self.namespace, self.labels, hostname)
