@@ -14,7 +14,7 @@ import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-MAX_CONNECTIONS = 2048
+MAX_CONNECTIONS = 256  # each costs three file descriptors
 _HANDSHAKE_SECONDS = 10.0
 _IDLE_SECONDS = 120.0
 _CHUNK = 64 * 1024

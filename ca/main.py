@@ -1,6 +1,7 @@
 """Builds the authority from its settings and runs it until SIGTERM."""
 
 import asyncio
+import resource
 import signal
 import sys
 from datetime import timedelta
@@ -23,6 +24,7 @@ from lateen.clock import Clock, SystemClock
 SERVICE_ACCOUNT = "lateen-ca"
 _DRAIN_SECONDS = 1.0
 _EXIT_UNUSABLE = 3
+_MAX_FILES = 65_536
 
 
 def main() -> int:
@@ -32,6 +34,7 @@ def main() -> int:
         sys.stdout.write(settings.render() + "\n")
         return 0
     _configure_logs(settings)
+    _allow_many_files()
     try:
         asyncio.run(serve(settings, SystemClock()))
     except KeyboardInterrupt:
@@ -123,3 +126,10 @@ def _configure_logs(settings: Settings) -> None:
             renderer,
         ],
     )
+
+
+def _allow_many_files() -> None:
+    """Every connection is a file, and the usual soft limit of 1,024 is there for programs that use select()."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, _MAX_FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

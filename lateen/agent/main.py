@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import resource
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,7 @@ from lateen.agent.settings import Settings, SettingsError, load_settings
 from lateen.clock import Clock, SystemClock
 
 _EXIT_UNUSABLE = 3
+_MAX_FILES = 65_536
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.write(settings.render() + "\n")
         return 0
     _configure_logs(settings)
+    _allow_many_files()
     try:
         asyncio.run(serve(settings, SystemClock()))
     except KeyboardInterrupt:
@@ -123,3 +126,10 @@ def _configure_logs(settings: Settings) -> None:
             renderer,
         ],
     )
+
+
+def _allow_many_files() -> None:
+    """Every connection is a file, and the usual soft limit of 1,024 is there for programs that use select()."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, _MAX_FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -5,7 +5,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
@@ -37,17 +37,22 @@ def register(authority: Authority, agent: Agent, name: str, address: str) -> Pat
 
 @contextmanager
 def mesh(
-    authority: Authority, agent: Agent, *, allowed: str = ORDERS, expected: str = PAYMENTS
+    authority: Authority,
+    agent: Agent,
+    *,
+    allowed: str = ORDERS,
+    expected: str = PAYMENTS,
+    edit: Callable[[str], str] = str,
 ) -> Iterator[tuple[str, str]]:
-    """Orders calls payments; yields their addresses."""
+    """Orders calls payments; yields their addresses. `edit` changes both configurations as text."""
     client, server = loopback_address(), loopback_address()
     server_bootstrap = load_bootstrap(register(authority, agent, "payments", server))
     client_bootstrap = load_bootstrap(register(authority, agent, "orders", client))
     add_server(server_bootstrap, server, allowed)
     add_client(client_bootstrap, client, server, expected)
     with (
-        running_envoy(agent.folder, "payments", render(server_bootstrap), 15000, server),
-        running_envoy(agent.folder, "orders", render(client_bootstrap), 15000, client),
+        running_envoy(agent.folder, "payments", edit(render(server_bootstrap)), 15000, server),
+        running_envoy(agent.folder, "orders", edit(render(client_bootstrap)), 15000, client),
     ):
         yield client, server
 
@@ -71,6 +76,29 @@ def test_the_server_sees_the_callers_verified_identity(authority: Authority, age
         status, metrics = http_get(client, 15090, "/stats/prometheus")
         assert status == 200
         assert "envoy_cluster_upstream_cx_total" in metrics
+
+
+def test_delta_secret_discovery_serves_envoy_as_well(authority: Authority, agent: Agent) -> None:
+    def delta(config: str) -> str:
+        assert '"api_type": "GRPC"' in config
+        return config.replace('"api_type": "GRPC"', '"api_type": "DELTA_GRPC"')
+
+    with mesh(authority, agent, edit=delta) as (client, _):
+        eventually(lambda: call(client) == (200, ORDERS), "a call")
+
+
+def test_secrets_in_files_serve_envoy_as_well(authority: Authority, agent: Agent) -> None:
+    # The client takes the roots from a file, through the agent; its own certificate stays the agent's.
+    folder = agent.folder / "secrets"
+    folder.mkdir()
+    (folder / "roots.pem").write_bytes(authority.root_file.read_bytes())
+
+    def from_file(config: str) -> str:
+        assert '"name": "ROOTCA"' in config
+        return config.replace('"name": "ROOTCA"', f'"name": "file-root:{folder}/roots.pem"')
+
+    with mesh(authority, agent, edit=from_file) as (client, _):
+        eventually(lambda: call(client) == (200, ORDERS), "a call")
 
 
 def test_plaintext_is_refused(authority: Authority, agent: Agent) -> None:

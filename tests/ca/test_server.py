@@ -38,6 +38,17 @@ def authority(folder: Path) -> Iterator[Authority]:
         started.stop()
 
 
+@pytest.fixture(scope="module")
+def shared_authority() -> Iterator[Authority]:
+    with tempfile.TemporaryDirectory(prefix="ltn-") as path:
+        started = Authority(Path(path))
+        started.start()
+        try:
+            yield started
+        finally:
+            started.stop()
+
+
 def ask(
     authority: Authority,
     csr: bytes,
@@ -85,10 +96,10 @@ def join(authority: Authority, **fields: object) -> tuple[bytes, bytes]:
     return pem(key), "".join(chain).encode()
 
 
-def test_join_then_renew_by_certificate_on_the_same_port(authority: Authority) -> None:
-    pair = join(authority, dns_names=("orders.orders.svc",))
+def test_join_then_renew_by_certificate_on_the_same_port(shared_authority: Authority) -> None:
+    pair = join(shared_authority, dns_names=("orders.orders.svc",))
     key = new_key()
-    chain = ask(authority, csr_for(key, "spiffe://cluster.local/ns/evil/sa/evil"), pair=pair, seconds=60)
+    chain = ask(shared_authority, csr_for(key, "spiffe://cluster.local/ns/evil/sa/evil"), pair=pair, seconds=60)
     leaf = leaf_of(chain)
     assert leaf.public_key() == key.public_key()
     names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -97,7 +108,7 @@ def test_join_then_renew_by_certificate_on_the_same_port(authority: Authority) -
     ]
     assert names.get_values_for_type(x509.DNSName) == ["orders.orders.svc"]
     assert (leaf.not_valid_after_utc - leaf.not_valid_before_utc).total_seconds() == 60 + 120
-    assert chain[-1].encode() == authority.root_file.read_bytes()
+    assert chain[-1].encode() == shared_authority.root_file.read_bytes()
 
 
 def test_tokens_that_are_wrong_reused_or_expired_are_refused(authority: Authority) -> None:
@@ -110,16 +121,16 @@ def test_tokens_that_are_wrong_reused_or_expired_are_refused(authority: Authorit
     assert "citadel_server_authentication_failure_count 5" in lines
 
 
-def test_bad_requests_are_refused_and_leave_the_token_good(authority: Authority) -> None:
-    token = authority.token("orders", "orders-svc")
+def test_bad_requests_are_refused_and_leave_the_token_good(shared_authority: Authority) -> None:
+    token = shared_authority.token("orders", "orders-svc")
     invalid = grpc.StatusCode.INVALID_ARGUMENT
-    assert refusal(authority, b"nonsense", token=token) is invalid
-    assert refusal(authority, csr_for(new_key()) + b"\n" * 20_000, token=token) is invalid
-    assert refusal(authority, b"x" * 100_000, token=token) is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert ask(authority, csr_for(new_key()), token=token)
+    assert refusal(shared_authority, b"nonsense", token=token) is invalid
+    assert refusal(shared_authority, csr_for(new_key()) + b"\n" * 20_000, token=token) is invalid
+    assert refusal(shared_authority, b"x" * 100_000, token=token) is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert ask(shared_authority, csr_for(new_key()), token=token)
 
 
-def test_a_certificate_of_another_root_is_refused_by_tls(authority: Authority) -> None:
+def test_a_certificate_of_another_root_is_refused_by_tls(shared_authority: Authority) -> None:
     with tempfile.TemporaryDirectory(prefix="ltn-") as other_folder:
         other = Authority(Path(other_folder))
         other.start()
@@ -127,33 +138,36 @@ def test_a_certificate_of_another_root_is_refused_by_tls(authority: Authority) -
             foreign = join(other)
         finally:
             other.stop()
-    token = authority.token("orders", "orders-svc")
-    assert refusal(authority, csr_for(new_key()), pair=foreign, token=token) is grpc.StatusCode.UNAVAILABLE
-    assert ask(authority, csr_for(new_key()), token=token)
+    token = shared_authority.token("orders", "orders-svc")
+    assert refusal(shared_authority, csr_for(new_key()), pair=foreign, token=token) is grpc.StatusCode.UNAVAILABLE
+    assert ask(shared_authority, csr_for(new_key()), token=token)
 
 
-def test_clients_verify_the_authoritys_name(authority: Authority) -> None:
-    token = authority.token("orders", "orders-svc")
-    assert refusal(authority, csr_for(new_key()), token=token, name="evil.local") is grpc.StatusCode.UNAVAILABLE
+def test_clients_verify_the_authoritys_name(shared_authority: Authority) -> None:
+    token = shared_authority.token("orders", "orders-svc")
+    assert refusal(shared_authority, csr_for(new_key()), token=token, name="evil.local") is grpc.StatusCode.UNAVAILABLE
 
 
 @pytest.mark.filterwarnings("ignore:ssl:DeprecationWarning")
-def test_plaintext_and_old_tls_are_refused(authority: Authority) -> None:
-    with socket.create_connection(("127.0.0.1", authority.port), 5) as plain:
+def test_plaintext_and_old_tls_are_refused(shared_authority: Authority) -> None:
+    with socket.create_connection(("127.0.0.1", shared_authority.port), 5) as plain:
         plain.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
         assert not plain.recv(100).startswith(b"\x00")
-    context = ssl.create_default_context(cadata=authority.root_file.read_text())
+    context = ssl.create_default_context(cadata=shared_authority.root_file.read_text())
     context.options |= ssl.OP_NO_TLSv1_2 | ssl.OP_NO_TLSv1_3
     context.check_hostname = False
-    with socket.create_connection(("127.0.0.1", authority.port), 5) as raw, pytest.raises((ssl.SSLError, OSError)):
+    with (
+        socket.create_connection(("127.0.0.1", shared_authority.port), 5) as raw,
+        pytest.raises((ssl.SSLError, OSError)),
+    ):
         context.wrap_socket(raw)
 
 
-def test_the_inner_server_serves_only_what_came_through_tls(authority: Authority) -> None:
+def test_the_inner_server_serves_only_what_came_through_tls(shared_authority: Authority) -> None:
     # Whoever reaches the socket behind the TLS front (only this user can) has no identity there, and none to take.
-    inner = authority.socket.with_name("ca.sock.tls")
+    inner = shared_authority.socket.with_name("ca.sock.tls")
     assert stat.S_IMODE(inner.stat().st_mode) == 0o600
-    metadata = (("authorization", f"Bearer {authority.token('orders', 'orders-svc')}"),)
+    metadata = (("authorization", f"Bearer {shared_authority.token('orders', 'orders-svc')}"),)
     with grpc.insecure_channel(f"unix:{inner}") as channel, pytest.raises(grpc.RpcError, match="TLS port"):
         ca_pb2_grpc.IstioCertificateServiceStub(channel).CreateCertificate(
             ca_pb2.IstioCertificateRequest(csr=csr_for(new_key()).decode()), metadata=metadata, timeout=5
@@ -220,17 +234,6 @@ def test_impossible_registrations_are_refused(shared_authority: Authority, body:
 
 def test_admin_bodies_are_bounded(shared_authority: Authority) -> None:
     assert shared_authority.request("POST", "/v1/tokens", {"namespace": "x" * 20_000})[0] == 413
-
-
-@pytest.fixture(scope="module")
-def shared_authority() -> Iterator[Authority]:
-    with tempfile.TemporaryDirectory(prefix="ltn-") as path:
-        started = Authority(Path(path))
-        started.start()
-        try:
-            yield started
-        finally:
-            started.stop()
 
 
 def test_a_root_that_others_can_read_stops_the_start(authority: Authority) -> None:
