@@ -67,6 +67,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "IST0132": "a host of a VirtualService is not served by its gateway",
         "IST0134": "a ServiceEntry for TCP has no addresses",
         "IST0145": "two Gateways serve the same host on the same port",
+        "IST0149": "a route by a JWT claim at a gateway that verifies no tokens",
         "IST0173": "a subset selects no endpoint",
         # ours, about how resources fit together (analysis.py)
         "LTN0201": "a route does not attach to its gateway",

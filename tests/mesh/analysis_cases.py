@@ -115,6 +115,9 @@ WILD = "['*.corp']"
 THEIRS = "['m/*']"
 OWN_WILD = "['n/*.corp']"
 EDGE_GATEWAY = "selector: {app: edge}, servers: "
+BY_CLAIM = vs(
+    "hosts: [x.corp], gateways: [gw], http: [{match: [{headers: {'@request.auth.claims[sub]': {exact: y}}}], route: [{destination: {host: a}}]}]"
+)
 
 TRIGGERS = (
     # hosts
@@ -262,6 +265,8 @@ TRIGGERS = (
             (policy("ServiceEntry", "hosts: [x.corp], resolution: DNS, ports: [{number: 9000, name: tcp, protocol: TCP}]"),)),
     Trigger("IST0145", "error", "IstioGateway/n/young", "spec.servers[0].hosts[0]", "IstioGateway/m/old already serves host x.corp on port 80", "merge both",
             (EDGE, gateway(EDGE_GATEWAY + f"[{server(hosts='[x.corp]')}]", "n/young", YOUNG), gateway(EDGE_GATEWAY + f"[{server(hosts='[x.corp]')}]", "m/old", OLD))),
+    Trigger("IST0149", "error", "VirtualService/n/vs", "spec.http[0].match[0].headers.@request.auth.claims[sub]", "@request.auth.claims[sub] is never known at n/edge", "selects the gateway",
+            (SVC, W, EDGE, gateway(EDGE_GATEWAY + f"[{server()}]"), BY_CLAIM)),
     Trigger("IST0173", "warning", "DestinationRule/n/dr", "spec.subsets[0].labels", "subset v9 selects no endpoint", "v of the endpoints is 1",
             (SVC, workload("n/w", "{app: a, v: '1'}"), dr("host: a, subsets: [{name: v9, labels: {v: '9'}}]"))),
     # ours
@@ -348,6 +353,8 @@ NEAR_MISSES = (
     NearMiss("IST0134", "addresses, or a protocol that names its host", (policy("ServiceEntry", "hosts: [x.corp], resolution: DNS, addresses: [240.0.0.1], ports: [{number: 9000, name: tcp, protocol: TCP}]"),
              policy("ServiceEntry", "hosts: [y.corp], resolution: DNS, ports: [{number: 443, name: tls, protocol: TLS}, {number: 80, name: http, protocol: HTTP}]", "n/q"))),
     NearMiss("IST0145", "another host, port or selector", (EDGE, W, gateway(EDGE_GATEWAY + f"[{server(hosts='[x.corp]')}, {server(81, hosts='[y.corp]', name='b')}]"), gateway(EDGE_GATEWAY + f"[{server(hosts='[y.corp]')}]", "n/g2"), gateway(f"selector: {{app: a}}, servers: [{server(hosts='[x.corp]')}]", "n/g3"))),
+    NearMiss("IST0149", "the gateway verifies tokens", (SVC, W, EDGE, gateway(EDGE_GATEWAY + f"[{server()}]"), BY_CLAIM, policy("RequestAuthentication", f"selector: {{matchLabels: {{app: edge}}}}, {JWT}"))),
+    NearMiss("IST0149", "another header", (SVC, W, EDGE, gateway(EDGE_GATEWAY + f"[{server()}]"), BY_CLAIM.replace("@request.auth.claims[sub]", "x-sub"))),
     NearMiss("IST0173", "labels of a replica, none at all, and topology", (SVC, workload("n/w", "{app: a, v: '1'}"), dr("host: a, subsets: [{name: v1, labels: {v: '1'}}, {name: all}, {name: near, labels: {topology.istio.io/network: x}}]"))),
     NearMiss("IST0173", "a service nobody runs is reported itself", (SVC, dr("host: a, subsets: [{name: v1, labels: {v: '1'}}]"))),
     NearMiss("LTN0201", "a wildcard listener", (SVC, W, k8s_gateway("[{name: http, port: 80, protocol: HTTP, hostname: '*.com'}]"), route(more="hostnames: [b.com],"))),

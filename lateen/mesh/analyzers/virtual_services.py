@@ -14,6 +14,8 @@ from lateen.mesh.services import Service, exported
 from lateen.mesh.virtualservice import Destination, VirtualService
 from lateen.mesh.yaml_source import Path
 
+_CLAIM = "@request.auth.claims"
+
 
 def analyze_virtual_services(report: Report) -> None:
     """All findings about VirtualServices."""
@@ -27,6 +29,7 @@ def analyze_virtual_services(report: Report) -> None:
         _delegates(report, service)
         unreachable_rules(report, service)
     _mesh_conflicts(report, services)
+    _claims(report, services, gateways)
 
 
 def destinations(service: VirtualService) -> Iterator[tuple[Path, Destination]]:
@@ -197,6 +200,32 @@ def _delegates(report: Report, service: VirtualService) -> None:
             hint = f'did you mean "{meant}"?' if meant else ""
             path = ("spec", "http", index, "delegate", "name")
             report.add("IST0101", Severity.ERROR, service, path, f"{key} does not exist", hint)
+
+
+def _claims(report: Report, services: Iterable[VirtualService], gateways: Mapping[str, istio.Gateway]) -> None:
+    """Claims are only known where a RequestAuthentication has verified the token: at the gateway."""
+    unverified = {
+        f"{gateway.namespace}/{gateway.name}": workload.key
+        for workload in report.view.workloads
+        if not any(ra.spec.jwt_rules for ra in report.view.request_authentications(workload))
+        for gateway in report.view.istio_gateways(workload)
+    }
+    for service in services:
+        names = [gateway_name(name, service.namespace) for name in service.spec.gateways]
+        blind = next((unverified[name] for name in names if name in gateways and name in unverified), None)
+        for path, header in _claim_headers(service) if blind else ():
+            message = f"{header} is never known at {blind}: no RequestAuthentication verifies tokens there"
+            hint = "add a RequestAuthentication that selects the gateway"
+            report.add("IST0149", Severity.ERROR, service, path, message, hint)
+
+
+def _claim_headers(service: VirtualService) -> Iterator[tuple[Path, str]]:
+    for index, http in enumerate(service.spec.http):
+        for number, match in enumerate(http.match):
+            for field, headers in (("headers", match.headers), ("withoutHeaders", match.without_headers)):
+                for header in headers:
+                    if header.startswith(_CLAIM):
+                        yield ("spec", "http", index, "match", number, field, header), header
 
 
 def _mesh_conflicts(report: Report, services: Iterable[VirtualService]) -> None:
