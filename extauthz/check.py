@@ -4,6 +4,7 @@ Everything that is not clearly allowed is denied: an unknown target, a caller th
 be compiled, a request that makes no sense, and our own bugs.
 """
 
+import asyncio
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -114,12 +115,11 @@ class Checker:
 
         outcome = attempt()
         if isinstance(outcome, Refusal) and (sources := [s for s in outcome.retry if not s.inline]):
-            changed = False
-            for source in sources:
-                newer = await self._keeper.newer(KeyUri(source.url, source.issuer), held.get(source))
-                changed = changed or newer is not held.get(source)
-                held[source] = newer
-            outcome = attempt() if changed else outcome
+            asked = (self._keeper.newer(KeyUri(s.url, s.issuer), held.get(s)) for s in sources)
+            newer = dict(zip(sources, await asyncio.gather(*asked), strict=True))
+            if any(keys is not held.get(source) for source, keys in newer.items()):
+                held.update(newer)
+                outcome = attempt()
         return outcome
 
     def _keys(self, rules: Rules, source: KeySource) -> KeySet | None:

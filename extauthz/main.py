@@ -36,7 +36,11 @@ def main() -> None:
         return
     configure_logging(settings)
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(serve(settings))
+        try:
+            asyncio.run(serve(settings))
+        except (OSError, RuntimeError) as error:
+            structlog.get_logger().error("the service cannot run", error=str(error))
+            sys.exit(1)
 
 
 def configure_logging(settings: Settings) -> None:

@@ -41,6 +41,8 @@ class Timing:
     """At most one refetch for unknown keys in this time, however many tokens ask."""
     wait: float = 1.0
     """How long one request may wait for a fetch."""
+    max_waiting: int = 200
+    """How many may wait at a time: further ones go on with what is held, so that bad tokens cannot use up the server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,7 @@ class _Entry:
         self.wake = asyncio.Event()
         self.attempted = asyncio.Event()
         self.timeout = 0.0
+        self.waiting = 0
         self.task: asyncio.Task[None] | None = None
 
 
@@ -127,14 +130,19 @@ class KeyKeeper:
         recent = entry.attempted_at is not None and now - entry.attempted_at < self._timing.unknown_kid_interval
         if recent and entry.attempted.is_set():
             return entry.keys
+        if entry.waiting >= self._timing.max_waiting:
+            return entry.keys
         if entry.attempted.is_set():
             entry.attempted.clear()
             entry.wake.set()
+        entry.waiting += 1
         try:
             async with asyncio.timeout(self._timing.wait):
                 await entry.attempted.wait()
         except TimeoutError:
             self._log.warning("a request did not get the keys in time", uri=str(uri))
+        finally:
+            entry.waiting -= 1
         return entry.keys
 
     def status(self) -> tuple[KeyStatus, ...]:

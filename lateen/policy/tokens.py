@@ -124,33 +124,29 @@ def _token_rule(origin: PolicyOrigin, index: int, rule: JWTRule) -> TokenRule:
 
 
 def find_tokens(rule: TokenRule, headers: Mapping[str, str], query: str) -> list[FoundToken]:
-    """Every token of the request at the rule's locations, in their order."""
-    found = []
-    for location in rule.locations:
-        token = _token_at(location, headers, query)
-        if token is not None:
-            found.append(FoundToken(token, location))
-    return found
+    """Every token of the request at the rule's locations, in their order; all values of a name count that is there twice."""
+    return [
+        FoundToken(token, location) for location in rule.locations for token in _tokens_at(location, headers, query)
+    ]
 
 
-def _token_at(location: Location, headers: Mapping[str, str], query: str) -> str | None:
+def _tokens_at(location: Location, headers: Mapping[str, str], query: str) -> list[str]:
     if location.place is Place.HEADER:
         value = headers.get(location.name)
-        return _after_prefix(value, location.prefix) if value is not None else None
-    if location.place is Place.PARAMETER:
-        return next((value for name, value in _parameters(query) if name == location.name), None)
-    return next((value for name, value in _cookies(headers.get("cookie", "")) if name == location.name), None)
+        return _after_prefix(value, location.prefix) if value is not None else []
+    pairs = _parameters(query) if location.place is Place.PARAMETER else _cookies(headers.get("cookie", ""))
+    return [value for name, value in pairs if name == location.name]
 
 
-def _after_prefix(value: str, prefix: str) -> str | None:
-    """The token after the prefix, as Envoy's jwt_authn takes it: the prefix anywhere, then the run of token characters."""
+def _after_prefix(value: str, prefix: str) -> list[str]:
+    """The tokens after each prefix, taken as Envoy's jwt_authn takes them: the prefix anywhere, then the run of token characters."""
     if not prefix:
-        return value
-    _, found, rest = value.partition(prefix)
-    if not found:
-        return None
-    run = _TOKEN_CHARACTERS.search(rest)
-    return run.group() if run is not None else rest
+        return [value]
+    tokens = []
+    for part in value.split(prefix)[1:]:
+        run = _TOKEN_CHARACTERS.search(part)
+        tokens.append(run.group() if run is not None else part)
+    return tokens
 
 
 def _parameters(query: str) -> Iterator[tuple[str, str]]:

@@ -58,7 +58,12 @@ def bearer(token: str) -> dict[str, str]:
         ([A | PREFIXED], {"x-jwt": "JWT good-a"}, "", "a"),
         ([A | PREFIXED], {"x-jwt": "good-a"}, "", None),
         ([A | PREFIXED], {"x-jwt": "JWTgood-a"}, "", None),
-        ([A | AT_P], {}, "tok=good-a&tok=x", "a"),
+        ([A | AT_P], {}, "tok=good-a", "a"),
+        # the application might read the other one of two
+        ([A | AT_P], {}, "tok=good-a&tok=x", "bad token x"),
+        ([A | AT_C], {"cookie": "sid=good-a; sid=x"}, "", "bad token x"),
+        ([A], {"authorization": "Bearer good-a,Bearer x"}, "", "bad token x"),
+        ([A | AT_X], {"x-jwt": "good-a,x"}, "", "Jwt issuer is not configured"),
         ([A | AT_P], {}, "token=x", None),
         ([A | AT_C], {"cookie": "other=x; sid=good-a"}, "", "a"),
         ([A | AT_C], {"cookie": "xsid=x"}, "", None),

@@ -151,6 +151,23 @@ async def test_refetches_for_unknown_keys_are_bounded_in_time(server: KeyServer)
         await keeper.close()
 
 
+async def test_only_so_many_requests_wait_for_keys(server: KeyServer) -> None:
+    async def hang() -> Answer:
+        await asyncio.sleep(60)
+        return 200, {}, b""
+
+    server.answers["/hang"] = hang
+    async with http_client() as client:
+        keeper = KeyKeeper(client, timing=Timing(wait=0.3, max_waiting=2))
+        uri = KeyUri(url=server.url + "/hang")
+        keeper.want([(uri, 60.0)])
+        waiting = [asyncio.create_task(keeper.newer(uri, None)) for _ in range(10)]
+        done, pending = await asyncio.wait(waiting, timeout=0.15)
+        assert (len(done), len(pending)) == (8, 2)
+        assert await asyncio.gather(*pending) == [None, None]
+        await keeper.close()
+
+
 async def test_an_unchanged_key_set_stays_the_same_object(server: KeyServer, keeper: KeyKeeper) -> None:
     uri = KeyUri(url=server.serve_json("/jwks", key_set("a")))
     keeper.want([(uri, 1.0)])
