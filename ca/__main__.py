@@ -1,8 +1,12 @@
 """`python -m ca`."""
 
+import os
 import sys
 
-from ca.main import main
+# Read when gRPC is imported. Its own lines are no JSON, and what they say of a failed call its caller logs, too.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+from ca.main import main  # noqa: E402
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -103,6 +103,8 @@ def _public_routes(authority: Authority, clock: Clock) -> list[Route]:
         Route("/v1/root", _plain(root)),
         Route("/metrics", _plain(metrics)),
         Route("/healthz", _plain(health)),
+        Route("/healthz/ready", _plain(health)),
+        Route("/healthz/live", _plain(lambda _: JSONResponse({"status": "ok"}))),
     ]
 
 

@@ -4,6 +4,7 @@ import asyncio
 import resource
 import signal
 import sys
+from collections.abc import Sequence
 from datetime import timedelta
 
 import structlog
@@ -27,9 +28,9 @@ _EXIT_UNUSABLE = 3
 _MAX_FILES = 65_536
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; 0 after SIGTERM or Ctrl-C, 3 when the root or an address cannot be used."""
-    settings = parse_settings(sys.argv[1:])
+    settings = parse_settings(sys.argv[1:] if arguments is None else arguments)
     if settings.print_config:
         sys.stdout.write(settings.render() + "\n")
         return 0

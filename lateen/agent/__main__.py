@@ -1,8 +1,12 @@
 """`python -m lateen.agent`."""
 
+import os
 import sys
 
-from lateen.agent.main import main
+# Read when gRPC is imported. Its own lines are no JSON, and what they say of a failed call its caller logs, too.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+from lateen.agent.main import main  # noqa: E402
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,6 +1,7 @@
 """Joining, end to end: the real authority, the real agent, and our own SDS client in place of Envoy."""
 
 import asyncio
+import json
 import os
 import signal
 import stat
@@ -165,6 +166,8 @@ def test_an_impostor_gets_no_token(authority: Authority, agent: Agent, folder: P
         metrics = impostor.request("GET", "/metrics")[1].decode().splitlines()
         assert "citadel_server_csr_count 0" in metrics
         assert agent.issued("orders") == 0
+        events = [json.loads(line)["event"] for line in agent.log.splitlines()]
+        assert "certificate authority unavailable" in events
     finally:
         impostor.stop()
 

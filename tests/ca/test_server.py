@@ -232,6 +232,11 @@ def test_impossible_registrations_are_refused(shared_authority: Authority, body:
     assert problem in json.loads(answer)["error"]
 
 
+def test_health_and_metrics_are_served(shared_authority: Authority) -> None:
+    for path in ("/healthz", "/healthz/live", "/healthz/ready", "/metrics", "/v1/root"):
+        assert shared_authority.request("GET", path)[0] == 200
+
+
 def test_admin_bodies_are_bounded(shared_authority: Authority) -> None:
     assert shared_authority.request("POST", "/v1/tokens", {"namespace": "x" * 20_000})[0] == 413
 
