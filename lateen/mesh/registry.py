@@ -164,7 +164,7 @@ class Registry:
 
     def _of_workload(self, service: Service, port: ServicePort, workload: Workload) -> Endpoint | None:
         number = self._target(service, port, workload)
-        if number is None or not workload.address:
+        if number is None or not workload.address or not workload.healthy:
             return None
         return Endpoint(
             address=workload.address,

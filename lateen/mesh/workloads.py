@@ -38,6 +38,7 @@ class Workload:
     weight: int = 1
     tls_mode: str = MUTUAL_TLS
     from_pod: bool = False
+    healthy: bool = True
 
     @property
     def is_gateway(self) -> bool:
@@ -84,6 +85,7 @@ def _from_entry(entry: WorkloadEntry) -> Workload:
         network=spec.network or labels.get(NETWORK_LABEL, ""),
         weight=spec.weight or 1,
         tls_mode=tls_mode(spec, labels),
+        healthy=_healthy(entry.status, "Healthy"),
     )
 
 
@@ -105,7 +107,19 @@ def _from_pod(pod: Pod) -> Workload | None:
         network=labels.get(NETWORK_LABEL, ""),
         tls_mode=labels.get(TLS_MODE_LABEL, PLAINTEXT),
         from_pod=True,
+        healthy=_healthy(pod.status, "Ready"),
     )
+
+
+def _healthy(status: Mapping[str, object], condition: str) -> bool:
+    """False only when a health check says so: without one, a replica counts as healthy."""
+    conditions = status.get("conditions")
+    found = (
+        [c for c in conditions if isinstance(c, dict) and c.get("type") == condition]
+        if isinstance(conditions, list)
+        else []
+    )
+    return all(c.get("status") != "False" for c in found)
 
 
 def with_keys(workloads: Iterable[Workload]) -> tuple[Workload, ...]:

@@ -375,6 +375,7 @@ NEAR_MISSES = (
         SVC, W, service("n/b", "{app: b}"), doc("Pod/n/b", "spec: {containers: [{name: c}]}", labels="{app: b}"), service("n/c", "{app: c}"), deployment("n/c", "{app: c}"),
         service("n/d", "{app: d}"), doc("WorkloadGroup/n/d", "spec: {metadata: {labels: {app: d}}, template: {ports: {http: 80}}}"))),
     NearMiss("LTN0210", "no selector, and an alias", (doc("Service/n/a", "spec: {ports: [{port: 80, name: http}]}"), doc("Service/n/b", "spec: {type: ExternalName, externalName: x.corp, selector: {app: z}}"))),
+    NearMiss("LTN0211", "a replica that is unhealthy", (SVC, workload("n/w") + "status: {conditions: [{type: Healthy, status: 'False'}]}\n")),
     NearMiss("LTN0211", "a named port of the container", (service("n/a", ports="[{port: 80, name: http, targetPort: http}]"), deployment())),
     NearMiss("LTN0211", "a number that no container declares", (service("n/a", ports="[{port: 80, name: http, targetPort: 9999}]"), deployment())),
 )  # fmt: skip

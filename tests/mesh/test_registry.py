@@ -228,3 +228,19 @@ def test_a_peer_authentication_that_disables_mutual_tls_is_obeyed_by_clients() -
         ),
     )
     assert [e.tls_mode for number in (80, 81) for e in _endpoints(view, A, number)] == ["istio", "disabled"]
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        ("{}", 2),
+        ("{conditions: [{type: Healthy, status: 'True'}]}", 2),
+        ("{conditions: [{type: Other, status: 'False'}]}", 2),
+        ("{conditions: odd}", 2),
+        ("{conditions: [{type: Healthy, status: 'False'}]}", 1),
+    ],
+)
+def test_an_unhealthy_replica_gets_no_traffic(status: str, expected: int) -> None:
+    view = view_of(service("n/a"), workload("n/w1"), workload("n/w2", address="10.0.0.2") + f"status: {status}\n")
+    assert len(_addresses(view, A)) == expected
+    assert len(view.services_of(replica(view, "n/w2"))) == 1, "its own proxy serves it all the same"

@@ -39,7 +39,8 @@ def _service(report: Report, resource: kubernetes.Service) -> None:
         report.add("LTN0210", severity, resource, ("spec", "selector"), message, hint)
         return
     for index, port in enumerate(service.ports):
-        if not report.view.endpoints(service, port):
+        healthy = any(workload.healthy for workload in workloads)
+        if healthy and not report.view.endpoints(service, port):
             names = sorted({name for workload in workloads for name in workload.ports})
             message = f"port {port.number} has no endpoints: no workload has a port named {port.target_port}"
             fallback = f"their ports are named {', '.join(names)}" if names else "write the number of the port"
