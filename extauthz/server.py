@@ -1,6 +1,7 @@
 """The gRPC server (mutual TLS) around `Checker`, and the HTTP server for metrics, health and denials. Thin: nothing is decided here."""
 
-from collections.abc import Awaitable, Callable, Mapping
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Final
 
 import grpc
@@ -114,5 +115,7 @@ def http_server(
 class QuietServer(uvicorn.Server):
     """Uvicorn without its signal handlers: the process has its own."""
 
-    def install_signal_handlers(self) -> None:
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
         """Leave signals alone."""
+        yield
