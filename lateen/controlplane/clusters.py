@@ -6,26 +6,22 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
-from lateen.controlplane import names, tls_contexts
-from lateen.controlplane.endpoints import MTLS_MATCH, load_assignment
-from lateen.controlplane.protos import address, ads, duration, metadata, packed, struct
+from lateen.controlplane import names
+from lateen.controlplane.cluster_tls import Target, apply_tls
+from lateen.controlplane.endpoints import load_assignment
+from lateen.controlplane.protos import address, ads, duration, metadata, packed
 from lateen.controlplane.proxy import Mode
 from lateen.controlplane.scope import Scope
 from lateen.controlplane.traffic_policies import (
-    HTTP_OPTIONS,
     EffectivePolicy,
     apply_connection_pool,
     apply_load_balancer,
     apply_outlier_detection,
-    speaks_h2,
 )
 from lateen.envoyapi.envoy.config.cluster.v3 import cluster_pb2
-from lateen.envoyapi.envoy.config.core.v3 import base_pb2, proxy_protocol_pb2
 from lateen.envoyapi.envoy.config.endpoint.v3 import endpoint_pb2
 from lateen.envoyapi.envoy.extensions.clusters.dynamic_forward_proxy.v3 import cluster_pb2 as dfp_cluster
 from lateen.envoyapi.envoy.extensions.common.dynamic_forward_proxy.v3 import dns_cache_pb2
-from lateen.envoyapi.envoy.extensions.transport_sockets.proxy_protocol.v3 import upstream_proxy_protocol_pb2
-from lateen.envoyapi.envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2 as http_options
 from lateen.mesh import destinationrule as dr
 from lateen.mesh.kinds import ResourceKey
 from lateen.mesh.services import Endpoint, Protocol, Resolution, Service, ServicePort
@@ -96,8 +92,8 @@ def _service_cluster(scope: Scope, service: Service, port: ServicePort, subset: 
     )
     if scope.mode == Mode.NONE and service.external:
         _bind_anywhere(cluster)
-    sni = names.outbound_sni(service.hostname, port.number, subset.name if subset else "")
-    _apply_tls(cluster, scope, service, port, policy, endpoints, sni)
+    target = Target(service, port, subset.name if subset else "", policy)
+    apply_tls(cluster, scope, target, endpoints)
     return OutboundCluster(cluster, None if inline else assignment, origins)
 
 
@@ -173,82 +169,6 @@ def _dynamic_dns(cluster: _Cluster) -> None:
 def _bind_anywhere(cluster: _Cluster) -> None:
     """The bootstrap binds upstream connections to the replica's loopback address, from which the outside cannot be reached."""
     cluster.upstream_bind_config.source_address.CopyFrom(address("0.0.0.0", 0).socket_address)  # noqa: S104 a source
-
-
-def _apply_tls(
-    cluster: _Cluster,
-    scope: Scope,
-    service: Service,
-    port: ServicePort,
-    policy: EffectivePolicy,
-    endpoints: Sequence[Endpoint],
-    sni: str,
-) -> None:
-    """Automatic mutual TLS, unless the DestinationRule says something about TLS."""
-    view, http = scope.view, policy.connection_pool.http if policy.connection_pool is not None else None
-    h2 = speaks_h2(
-        port.protocol, http.h2_upgrade_policy if http else None, h2_by_default=view.mesh.h2_upgrade_policy == "UPGRADE"
-    )
-    client_protocol = bool(http and http.use_client_protocol) or port.protocol.is_sniffed
-    alpn = tls_contexts.mesh_alpn(h2=h2, http=port.protocol.is_http, sniffed=client_protocol)
-    known = {e.service_account_identity for e in endpoints if e.service_account_identity}
-    aliases = view.mesh.trust_domain_aliases
-    sans = tls_contexts.identities(known | set(service.subject_alt_names), view.trust_domain, aliases)
-    settings = policy.tls
-    if settings is None:
-        if view.mesh.enable_auto_mtls is not False and not service.external:
-            _auto_mtls(cluster, tls_contexts.socket(tls_contexts.upstream_mesh(sans, sni, alpn)))
-    elif settings.mode == dr.TLSmode.ISTIO_MUTUAL:
-        context = tls_contexts.upstream_mesh(settings.subject_alt_names or sans, settings.sni or sni, alpn)
-        cluster.transport_socket.CopyFrom(tls_contexts.socket(context))
-    elif settings.mode in {dr.TLSmode.SIMPLE, dr.TLSmode.MUTUAL}:
-        context = tls_contexts.upstream_origination(settings, service.subject_alt_names, scope.namespace, h2=h2)
-        cluster.transport_socket.CopyFrom(tls_contexts.socket(context))
-        _auto_sni(cluster, settings, service)
-    if policy.proxy_protocol is not None:
-        _proxy_protocol(cluster, policy.proxy_protocol)
-
-
-def _auto_mtls(cluster: _Cluster, mutual: base_pb2.TransportSocket) -> None:
-    """Mutual TLS to endpoints whose metadata says that they speak it, plaintext to the others."""
-    cluster.transport_socket_matches.add(name="tlsMode-istio", match=struct(dict(MTLS_MATCH)), transport_socket=mutual)
-    cluster.transport_socket_matches.add(
-        name="tlsMode-disabled", match=struct({}), transport_socket=tls_contexts.plaintext()
-    )
-
-
-def _auto_sni(cluster: _Cluster, settings: dr.ClientTLSSettings, service: Service) -> None:
-    """Without `sni`, the request's host is the SNI; without SANs, it is what the certificate must name."""
-    if settings.sni or HTTP_OPTIONS not in cluster.typed_extension_protocol_options:
-        return
-    options = http_options.HttpProtocolOptions()
-    cluster.typed_extension_protocol_options[HTTP_OPTIONS].Unpack(options)
-    options.upstream_http_protocol_options.auto_sni = True
-    checked = not settings.insecure_skip_verify
-    if checked and not settings.subject_alt_names and not service.subject_alt_names:
-        options.upstream_http_protocol_options.auto_san_validation = True
-    cluster.typed_extension_protocol_options[HTTP_OPTIONS].CopyFrom(packed(options))
-
-
-def _proxy_protocol(cluster: _Cluster, settings: dr.ProxyProtocol) -> None:
-    """PROXY protocol inside of the transport sockets that the cluster has."""
-    version = proxy_protocol_pb2.ProxyProtocolConfig.V1
-    if settings.version == dr.ProxyProtocolVersion.V2:
-        version = proxy_protocol_pb2.ProxyProtocolConfig.V2
-
-    def wrapped(inner: base_pb2.TransportSocket) -> base_pb2.TransportSocket:
-        outer = upstream_proxy_protocol_pb2.ProxyProtocolUpstreamTransport(
-            config=proxy_protocol_pb2.ProxyProtocolConfig(version=version), transport_socket=inner
-        )
-        return base_pb2.TransportSocket(
-            name="envoy.transport_sockets.upstream_proxy_protocol", typed_config=packed(outer)
-        )
-
-    for match in cluster.transport_socket_matches:
-        match.transport_socket.CopyFrom(wrapped(match.transport_socket))
-    if not cluster.transport_socket_matches:
-        inner = cluster.transport_socket if cluster.HasField("transport_socket") else tls_contexts.plaintext()
-        cluster.transport_socket.CopyFrom(wrapped(inner))
 
 
 # Built-in clusters

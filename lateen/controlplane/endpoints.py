@@ -103,7 +103,6 @@ def _metadata(endpoint: Endpoint) -> base_pb2.Metadata:
             "workload_namespace": workload.namespace,
             "app": labels.get("app", ""),
             "version": labels.get("version", ""),
-            "identity": endpoint.service_account_identity,
         }
         result.filter_metadata["istio"].CopyFrom(struct({k: v for k, v in values.items() if v}))
     return result

@@ -38,6 +38,7 @@ TARGET_HEADER: Final = "x-lateen-target"
 RATE_LIMIT_DOMAIN: Final = "lateen"
 METADATA_NAMESPACE: Final = "lateen"
 
+_CLUSTER_PARTS: Final = 4
 _MAPPED_FIRST: Final = 20000
 _MAPPED_COUNT: Final = 10000
 
@@ -60,7 +61,7 @@ def inbound_cluster(port: int) -> str:
 def parse_cluster(name: str) -> tuple[str, int, str, str] | None:
     """Direction, port, subset and hostname of a cluster named by these functions, else None."""
     parts = name.split("|")
-    if len(parts) != 4 or parts[0] not in {"inbound", "outbound"} or not parts[1].isdigit():
+    if len(parts) != _CLUSTER_PARTS or parts[0] not in {"inbound", "outbound"} or not parts[1].isdigit():
         return None
     return parts[0], int(parts[1]), parts[2], parts[3]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import timedelta
 
-from google.protobuf import any_pb2, duration_pb2, struct_pb2, wrappers_pb2
+from google.protobuf import any_pb2, duration_pb2, json_format, struct_pb2, wrappers_pb2
 from google.protobuf.message import Message
 
 from lateen.controlplane import names
@@ -59,9 +59,7 @@ def metadata(origins: Iterable[ResourceKey], **namespaces: dict[str, object]) ->
 
 def struct(values: dict[str, object]) -> struct_pb2.Struct:
     """A protobuf Struct."""
-    result = struct_pb2.Struct()
-    result.update(values)
-    return result
+    return json_format.ParseDict(values, struct_pb2.Struct())
 
 
 def percent(value: float) -> percent_pb2.FractionalPercent:

@@ -98,7 +98,7 @@ def _named(part: Message) -> Iterator[tuple[str, str]]:
 
 
 def _over_ads(config: secret_pb2.SdsSecretConfig) -> bool:
-    return config.sds_config.WhichOneof("config_source_specifier") == "ads"
+    return config.sds_config.HasField("ads")
 
 
 def walk(message: Message) -> Iterator[Message]:

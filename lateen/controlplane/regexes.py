@@ -1,4 +1,4 @@
-"""Is this a regular expression that Envoy (RE2) accepts? Asked before a push, because one bad pattern makes Envoy refuse the whole resource."""
+"""Is this a regular expression that Envoy (RE2) accepts? Asked before a push: one bad pattern makes Envoy refuse the whole resource."""
 
 from __future__ import annotations
 

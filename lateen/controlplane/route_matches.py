@@ -106,10 +106,7 @@ def _claim(name: str, match: StringMatch, *, invert: bool = False) -> metadata_p
     filter_name, root = _VERIFIED_CLAIMS
     path = [metadata_pb2.MetadataMatcher.PathSegment(key=key) for key in (root, *claim_path(name))]
     matcher = matchers.string(match)
-    if matcher is None:
-        value = value_pb2.ValueMatcher(present_match=True)
-    else:
-        value = _string_or_member(matcher)
+    value = value_pb2.ValueMatcher(present_match=True) if matcher is None else _string_or_member(matcher)
     return metadata_pb2.MetadataMatcher(filter=filter_name, path=path, value=value, invert=invert)
 
 

@@ -10,7 +10,7 @@ from lateen.controlplane.findings import Findings
 from lateen.controlplane.proxy import Mode
 from lateen.controlplane.telemetry import NOBODY, Peer
 from lateen.controlplane.traffic_policies import EffectivePolicy, effective_policy
-from lateen.mesh.destinationrule import DestinationRule, LocalityLoadBalancerSetting, TrafficPolicy
+from lateen.mesh.destinationrule import DestinationRule, LocalityLoadBalancerSetting
 from lateen.mesh.kinds import ResourceKey
 from lateen.mesh.services import Resolution, Service
 from lateen.mesh.sidecar import Sidecar
@@ -105,23 +105,23 @@ def mentioned_labels(view: MeshView) -> frozenset[str]:
     for virtual_service in view.get("VirtualService"):
         if isinstance(virtual_service, VirtualService):
             spec = virtual_service.spec
-            for rule in (*spec.http, *spec.tcp, *spec.tls):
-                keys.update(key for match in rule.match for key in match.source_labels)
+            keys.update(key for http in spec.http for match in http.match for key in match.source_labels)
+            keys.update(key for tcp in spec.tcp for match in tcp.match for key in match.source_labels)
+            keys.update(key for tls in spec.tls for match in tls.match for key in match.source_labels)
     for rule in view.get("DestinationRule"):
         if isinstance(rule, DestinationRule):
-            keys.update(rule.spec.workload_selector.match_labels if rule.spec.workload_selector is not None else ())
-            for policy in (rule.spec.traffic_policy, *(s.traffic_policy for s in rule.spec.subsets)):
-                keys.update(_failover_keys(policy))
+            keys.update(_rule_keys(rule))
     keys.update(_labels_of(view.mesh.locality_lb_setting))
     return frozenset(keys)
 
 
-def _failover_keys(policy: TrafficPolicy | None) -> Iterator[str]:
-    if policy is None:
-        return
-    for block in (policy, *policy.port_level_settings):
-        if block.load_balancer is not None:
-            yield from _labels_of(block.load_balancer.locality_lb_setting)
+def _rule_keys(rule: DestinationRule) -> Iterator[str]:
+    if rule.spec.workload_selector is not None:
+        yield from rule.spec.workload_selector.match_labels
+    for policy in (rule.spec.traffic_policy, *(s.traffic_policy for s in rule.spec.subsets)):
+        if policy is not None:
+            for balancer in (policy.load_balancer, *(level.load_balancer for level in policy.port_level_settings)):
+                yield from _labels_of(balancer.locality_lb_setting if balancer is not None else None)
 
 
 def _labels_of(setting: LocalityLoadBalancerSetting | None) -> Iterator[str]:

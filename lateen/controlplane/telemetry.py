@@ -19,7 +19,9 @@ from lateen.mesh.workloads import Workload
 
 _UNKNOWN = "unknown"
 _CLUSTER = "lateen"
-_PREFIX = "wasmcustom"  # the bootstrap's idle Wasm VM registers it as a custom namespace, so Prometheus sees plain istio_*
+_PREFIX = (
+    "wasmcustom"  # the bootstrap's idle Wasm VM registers it as a custom namespace, so Prometheus sees plain istio_*
+)
 _MAX_STATS = 5000  # of one scope and kind: labels come from requests, so their number is bounded
 _Config = stats_pb2.Config
 
@@ -77,7 +79,9 @@ def server_logs(own: Peer, *, mutual: bool, tcp: bool = False) -> tuple[accesslo
     return _logs("destination", _REMOTE_CLIENT, own, "mutual_tls" if mutual else "none", tcp=tcp)
 
 
-def _logs(reporter: str, source: Peer, target: Peer, security: str, *, tcp: bool) -> tuple[accesslog_pb2.AccessLog, ...]:
+def _logs(
+    reporter: str, source: Peer, target: Peer, security: str, *, tcp: bool
+) -> tuple[accesslog_pb2.AccessLog, ...]:
     labels = _labels(reporter, source, target, security)
     if tcp:
         return _tcp(labels | {"request_protocol": "tcp", "response_flags": "%RESPONSE_FLAGS%"})

@@ -65,10 +65,9 @@ def identities(uris: Iterable[str], trust_domain: str, aliases: Sequence[str]) -
 
 
 def upstream_mesh(sans: Sequence[str], sni: str, alpn: Sequence[str]) -> tls_pb2.UpstreamTlsContext:
-    """Mutual TLS to a workload whose certificate has one of these SANs."""
+    """Mutual TLS to a workload whose certificate has one of these SANs; the server decides on versions and ciphers."""
     context = tls_pb2.UpstreamTlsContext(sni=sni)
     common = context.common_tls_context
-    common.tls_params.CopyFrom(_SECURE)
     common.tls_certificate_sds_secret_configs.append(secret(names.SDS_IDENTITY))
     combined = common.combined_validation_context
     combined.default_validation_context.match_typed_subject_alt_names.extend(_sans(sans))

@@ -151,8 +151,7 @@ def service_routes_name(service: Service, port: int) -> str:
 
 def allows_any(scope: Scope) -> bool:
     """Whether traffic to unknown hosts passes: the Sidecar's policy, else the mesh's."""
-    own = scope.view.outbound_traffic_policy(scope.namespace, scope.labels)
-    mode = own.mode if own is not None else scope.view.mesh.outbound_traffic_policy.mode
+    mode = scope.view.outbound_traffic_policy(scope.namespace, scope.labels).mode
     return str(mode) != OutboundMode.REGISTRY_ONLY
 
 

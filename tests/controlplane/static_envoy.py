@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
-from google.protobuf import json_format
+from google.protobuf import any_pb2, json_format
 
 from lateen.controlplane import names
 from lateen.controlplane.references import walk
 from lateen.controlplane.snapshot import Snapshot
 from lateen.envoyapi.envoy.config.bootstrap.v3 import bootstrap_pb2
 from lateen.envoyapi.envoy.config.cluster.v3 import cluster_pb2
+from lateen.envoyapi.envoy.config.core.v3 import config_source_pb2
 from lateen.envoyapi.envoy.config.endpoint.v3 import endpoint_pb2
 from lateen.envoyapi.envoy.config.listener.v3 import listener_pb2
 from lateen.envoyapi.envoy.config.route.v3 import route_pb2
@@ -19,6 +19,7 @@ from lateen.envoyapi.envoy.extensions.filters.network.http_connection_manager.v3
     http_connection_manager_pb2 as hcm,
 )
 from lateen.envoyapi.envoy.extensions.transport_sockets.tls.v3 import secret_pb2, tls_pb2
+from lateen.envoyapi.envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 
 _HCM = hcm.HttpConnectionManager.DESCRIPTOR.full_name
 _TLS = {kind.DESCRIPTOR.full_name: kind for kind in (tls_pb2.DownstreamTlsContext, tls_pb2.UpstreamTlsContext)}
@@ -113,14 +114,12 @@ def _add_agent(result: bootstrap_pb2.Bootstrap) -> None:
         endpoint = cluster.load_assignment.endpoints.add().lb_endpoints.add().endpoint
         endpoint.address.pipe.path = f"/tmp/{name}.sock"
         cluster.typed_extension_protocol_options["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"].Pack(_h2())
-    result.dynamic_resources.ads_config.api_type = 2
-    result.dynamic_resources.ads_config.transport_api_version = 2
+    result.dynamic_resources.ads_config.api_type = config_source_pb2.ApiConfigSource.GRPC
+    result.dynamic_resources.ads_config.transport_api_version = config_source_pb2.V3
     result.dynamic_resources.ads_config.grpc_services.add().envoy_grpc.cluster_name = names.ADS_CLUSTER
 
 
-def _h2() -> Any:
-    from lateen.envoyapi.envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2  # noqa: PLC0415 only here
-
+def _h2() -> http_protocol_options_pb2.HttpProtocolOptions:
     options = http_protocol_options_pb2.HttpProtocolOptions()
     options.explicit_http_config.http2_protocol_options.SetInParent()
     return options
@@ -139,7 +138,7 @@ def _static_secrets(result: bootstrap_pb2.Bootstrap) -> None:
                 _without_source(chain.transport_socket.typed_config)
 
 
-def _without_source(config: Any) -> None:
+def _without_source(config: any_pb2.Any) -> None:
     kind = _TLS.get(config.TypeName())
     if kind is None:
         return

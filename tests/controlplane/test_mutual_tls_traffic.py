@@ -112,13 +112,13 @@ def test_strict_refuses_tls_without_a_certificate(world: World) -> None:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     context.set_alpn_protocols(["istio-http/1.1", "istio", "http/1.1"])
-    with pytest.raises(OSError, match="(?i)certificate|reset|alert|EOF"):
+    with pytest.raises(OSError, match=r"(?i)certificate|reset|alert|EOF"):
         _over_tls(world, 8080, context)
 
 
 def test_strict_refuses_a_foreign_trust_domain(world: World) -> None:
     context = _client_context(world, world.authority.issue("spiffe://elsewhere/ns/default/sa/client-sa"))
-    with pytest.raises(OSError, match="(?i)certificate|reset|alert|EOF"):
+    with pytest.raises(OSError, match=r"(?i)certificate|reset|alert|EOF"):
         _over_tls(world, 8080, context)
 
 

@@ -147,7 +147,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         entry = _WORKLOAD.replace("NAME", f"{app}-{version}").replace("APP", app).replace("VERSION", version)
         text += entry.replace("LAST", str(last))
     mesh = Mesh(net, text=text + _RULES)
-    upstreams = {f"{app}-{version}": Upstream(f"{app}-{version}", (f"{net}.{last}", 9080)) for app, version, last in _WORKLOADS}
+    upstreams = {
+        f"{app}-{version}": Upstream(f"{app}-{version}", (f"{net}.{last}", 9080)) for app, version, last in _WORKLOADS
+    }
     try:
         snapshot = mesh.snapshot("client")
         assert not snapshot.diagnostics
@@ -191,7 +193,9 @@ def test_match(world: World, path: str, headers: Mapping[str, str], method: str,
     assert answer.body.decode() == rule
 
 
-@pytest.mark.parametrize("host", ["reviews", "reviews.default", "reviews.default.svc", "reviews.default.svc.cluster.local"])
+@pytest.mark.parametrize(
+    "host", ["reviews", "reviews.default", "reviews.default.svc", "reviews.default.svc.cluster.local"]
+)
 def test_every_name_of_a_service(world: World, host: str) -> None:
     assert world.get(f"http://{host}:9080/whole").json["path"] == "/all/of/it"
 
@@ -301,7 +305,10 @@ def test_unknown_destination_is_503(world: World) -> None:
 
 
 def test_hash_by_header_sticks(world: World) -> None:
-    homes = {user: {world.get("http://hashed:9080/", x_user=user).json["name"] for _ in range(5)} for user in map(str, range(30))}
+    homes = {
+        user: {world.get("http://hashed:9080/", x_user=user).json["name"] for _ in range(5)}
+        for user in map(str, range(30))
+    }
     assert all(len(names) == 1 for names in homes.values())
     assert len(set().union(*homes.values())) == 3
 

@@ -71,9 +71,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    do_POST = do_PUT = do_DELETE = do_OPTIONS = do_GET
+    do_POST = do_GET  # noqa: N815 the names of the base class
+    do_PUT = do_GET  # noqa: N815
+    do_DELETE = do_GET  # noqa: N815
+    do_OPTIONS = do_GET  # noqa: N815
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 the name of the base class
+    def log_message(self, format: str, *args: object) -> None:
         pass
 
 
@@ -107,7 +110,7 @@ class Answer:
     body: bytes
 
     @property
-    def json(self) -> Any:
+    def json(self) -> Any:  # noqa: ANN401 whatever JSON holds
         return json.loads(self.body)
 
 
@@ -198,7 +201,9 @@ class Mesh:
         assert not problems, problems
         self.view = MeshView.build(loaded.resources, loaded.mesh or MeshConfig())
 
-    def snapshot(self, name: str, mode: Mode = Mode.NONE, *, app: str = "127.0.0.1", namespace: str = "default") -> Snapshot:
+    def snapshot(
+        self, name: str, mode: Mode = Mode.NONE, *, app: str = "127.0.0.1", namespace: str = "default"
+    ) -> Snapshot:
         workload = self.view.workload(namespace, name)
         assert workload is not None
         kind = ProxyType.ROUTER if "gateway" in name else ProxyType.SIDECAR
