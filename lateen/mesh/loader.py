@@ -14,15 +14,14 @@ from lateen.mesh.kinds import ResourceKey
 from lateen.mesh.later import later_fields
 from lateen.mesh.meshconfig import MeshConfig
 from lateen.mesh.metadata import Resource
-from lateen.mesh.problems import Findings, find_nulls, prune
+from lateen.mesh.problems import MAX_FINDINGS, Findings, find_nulls, prune
 from lateen.mesh.spec import OpenSpec, Spec
 from lateen.mesh.yaml_source import MAX_BYTES, Document, Position, SourceMap, read_documents
 
 __all__ = ["Loaded", "Located", "Position", "SourceMap", "load_mesh_config", "load_paths", "load_text"]
 
 MAX_FILES = 10_000
-MAX_FINDINGS = 1_000
-"""Of one file; what is beyond is counted, not listed."""
+_MAX_PRUNED = 100
 MESH_CONFIG_FILE = "mesh.yaml"
 LOCAL_FILE = "lateen.yaml"
 _SUFFIXES = {".yaml", ".yml", ".json"}
@@ -260,7 +259,7 @@ def validate(model: type[M], value: object, findings: Findings) -> M | None:
     """`value` as a `model`, or None; what is wrong is added to `findings`. Unknown fields do not hide what else is wrong."""
     instance, errors = _try(model, value)
     unknown = [tuple(e["loc"]) for e in errors if e["type"] == "extra_forbidden"]
-    if unknown:
+    if 0 < len(unknown) <= _MAX_PRUNED:
         _, others = _try(model, prune(value, unknown))
         known = {(e["type"], e["loc"]) for e in errors}
         above = {path[:end] for path in unknown for end in range(len(path))}

@@ -14,19 +14,30 @@ from lateen.mesh.shape import fields_of, model_at
 from lateen.mesh.spec import DNS_LABEL, DNS_SUBDOMAIN, Spec
 from lateen.mesh.yaml_source import Path, Position, SourceMap
 
+MAX_FINDINGS = 1_000
+"""Of one resource, and of one file; what is beyond is counted, not listed."""
 _SHOWN = 60
+_LONGEST_NAME = 128
+_LONGEST_LINE = 4096
+_LONGEST_MESSAGE = 1000
 
 
 def render_path(path: Iterable[str | int]) -> str:
     """`spec.http[0].match[1].uri`."""
     text = ""
     for step in path:
-        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+        if isinstance(step, int):
+            text += f"[{step}]"
+        else:
+            name = step if len(step) <= 2 * _LONGEST_NAME else f"{step[:_LONGEST_NAME]}..."
+            text += f".{name}" if text else name
     return text
 
 
 def closest(word: str, choices: Iterable[str]) -> str:
     """The choice that `word` was probably meant to be, or ""."""
+    if len(word) > _LONGEST_NAME:
+        return ""
     by_lower = {choice.lower(): choice for choice in choices}
     found = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
     return by_lower[found[0]] if found else ""
@@ -72,24 +83,26 @@ class Findings:
     ) -> None:
         """One finding at `path` (or at `position`); an error makes the resource invalid in itself."""
         position = position or self._source.position(path)
+        line = self._source.line_text(position.line)
         self.diagnostics.append(
             Diagnostic(
                 code=code,
                 severity=severity,
-                message=message,
+                message=message if len(message) <= _LONGEST_MESSAGE else f"{message[:_LONGEST_MESSAGE]}...",
                 resource=self._resource,
                 path=render_path(path),
                 file=self._source.file,
                 line=position.line,
                 column=position.column,
                 hint=hint,
-                source_line="" if self._secret else self._source.line_text(position.line),
+                source_line="" if self._secret or len(line) > _LONGEST_LINE else line,
                 invalid=severity is Severity.ERROR,
             )
         )
 
     def add_errors(self, errors: Sequence[ErrorDetails]) -> None:
         """What pydantic found."""
+        errors = errors[: MAX_FINDINGS + 1]
         unknown = [e for e in errors if e["type"] == "extra_forbidden"]
         meant = {(*_path(e)[:-1], self._meant(_path(e))) for e in unknown}
         faulty = {path[:end] for path in map(_path, errors) for end in range(len(path))}
@@ -129,7 +142,7 @@ class Findings:
         choices = sorted(fields_of(model)) if model else []
         meant = closest(str(path[-1]), choices)
         few = f"known fields: {', '.join(choices)}" if choices else "remove the field: nothing can be set here"
-        self.add("LTN0104", f'unknown field "{path[-1]}"', path, f'did you mean "{meant}"?' if meant else few)
+        self.add("LTN0104", f"unknown field {shown(path[-1])}", path, f'did you mean "{meant}"?' if meant else few)
 
 
 def _path(error: ErrorDetails) -> Path:

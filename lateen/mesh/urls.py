@@ -5,7 +5,10 @@ import re
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*):")
 _BAD_ESCAPE = re.compile(r"%(?![0-9a-fA-F]{2})")
 _USERINFO = re.compile(r"(?:[A-Za-z0-9._:~!$&'()*+,;=%@-])*")
-_HOST = re.compile(r"(?:\[[0-9a-fA-F:.]+(?:%25[^\]]*)?\]|(?:[A-Za-z0-9._~!$&'()*+,;=<>\"-]|[^\x00-\x7f])*)(?::[0-9]*)?")
+_HOST = re.compile(
+    r"(?:\[[0-9a-fA-F:.]+(?:%25[^\]]*)?\]|(?:[A-Za-z0-9._~!$&'()*+,;=:<>\"-]|[^\x00-\x7f])*?)(?::[0-9]*)?"
+)
+_BAD_PORT = re.compile(r":[^:\]]*[^0-9:\]][^:\]]*$")
 
 
 def scheme_of(text: str) -> str | None:
@@ -24,6 +27,6 @@ def scheme_of(text: str) -> str | None:
         userinfo, at, host = authority.rpartition("@")
         if at and (not _USERINFO.fullmatch(userinfo) or _BAD_ESCAPE.search(userinfo)):
             return None
-        if not _HOST.fullmatch(host):
+        if not _HOST.fullmatch(host) or _BAD_PORT.search(host):
             return None
     return None if _BAD_ESCAPE.search(rest) else scheme

@@ -25,7 +25,7 @@ from yaml.events import (
 MAX_BYTES = 16 * 1024 * 1024
 MAX_DOCUMENTS = 20_000
 MAX_DEPTH = 100
-MAX_NODES = 500_000
+MAX_NODES = 100_000
 """Of one document, with every alias counted as what it expands to."""
 
 Path = tuple[str | int, ...]

@@ -209,13 +209,13 @@ def _substring(text: celtypes.StringType, start: celtypes.IntType, end: celtypes
 
 
 def _parse_url(text: str) -> str:
-    if not text or re.search(r"[\x00-\x20\x7f]", text):
+    if not text or text.startswith(":") or re.search(r"[\x00-\x1f\x7f]", text):
         raise ValueError("not a url")
     parts = urlsplit(text)
     if not parts.scheme and not text.startswith("/"):
         raise ValueError("not a url")
     host = re.split(r"[/?]", text.split("//", 1)[1], maxsplit=1)[0] if "//" in text and parts.scheme else ""
-    if re.search(r"[#%^`{|}\\]", host):
+    if re.search(r"[ #%^`{|}\\]", host) or (":" in host and re.search(r"[^0-9]", host.rsplit(":", 1)[1])):
         raise ValueError("not a host")
     return text
 

@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from lateen.mesh.diagnostics import Severity
-from lateen.mesh.loader import MAX_FINDINGS, load_mesh_config, load_paths, load_text
+from lateen.mesh.loader import load_mesh_config, load_paths, load_text
+from lateen.mesh.problems import MAX_FINDINGS
 
 VS = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: a, namespace: b}\nspec: {hosts: [x]}\n"
 SERVICE = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: [{port: 80}], sessionAffinity: None, selector: null}\n"
@@ -96,6 +98,23 @@ def test_findings_are_bounded() -> None:
     loaded = load_text("---\nkind: VirtualService\n" * (MAX_FINDINGS + 50), "x")
     assert len(loaded.diagnostics) == MAX_FINDINGS + 1
     assert loaded.diagnostics[-1].code == "LTN0003"
+
+
+def test_hostile_documents_are_told_briefly() -> None:
+    many = ", ".join(f"k{n}x: 1" for n in range(20_000))
+    long = "y" * 100_000
+    for body in (
+        f"{{{many}}}",
+        f"{{{long}: 1}}",
+        f"{{hosts: [{', '.join('1' * 30_000)}]}}",
+        f"{{http: [{{name: {long}, {long}: 1}}]}}",
+    ):
+        started = time.monotonic()
+        loaded = load_text(VS.replace("{hosts: [x]}", body), "x")
+        assert loaded.invalid
+        assert len(loaded.diagnostics) <= MAX_FINDINGS + 1
+        assert sum(len(str(d.to_dict())) for d in loaded.diagnostics) < 2_000_000
+        assert time.monotonic() - started < 30
 
 
 def test_directories(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_rendered_durations_are_read_back(micros: int) -> None:
 @pytest.mark.parametrize(
     ("url", "scheme"),
     [
-        ("http://x", "http"), ("HTTPS://x/y?z#q", "https"), ("/a", ""), ("mailto:a", "mailto"), ("http://[::1]:80/", "http"), ("http://u:p@h", "http"),
+        ("http://x", "http"), ("HTTPS://x/y?z#q", "https"), ("/a", ""), ("mailto:a", "mailto"), ("http://[::1]:80/", "http"), ("http://u:p@h", "http"), ("http://::1", "http"), ("http://a/b c", "http"),
         ("", None), ("a", None), (":a", None), ("http://a b", None), ("http://a\x07", None), ("http://%zz/", None), ("http://a/%zz", None),
         ("http://a:b/", None), ("http://#%b@", None), ("http://u^@h", None),
     ],
