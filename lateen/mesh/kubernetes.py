@@ -87,24 +87,11 @@ class ServiceAccount(KubernetesResource):
     kind: str = "ServiceAccount"
 
 
-class ObjectFieldSelector(OpenSpec):
-    """A field of the pod itself, such as `metadata.name`."""
-
-    field_path: str
-
-
-class EnvVarSource(OpenSpec):
-    """Where an environment variable comes from; only `fieldRef` is read."""
-
-    field_ref: ObjectFieldSelector | None = None
-
-
 class EnvVar(OpenSpec):
-    """An environment variable."""
+    """An environment variable; `valueFrom` is passed over."""
 
     name: str
     value: str | None = None
-    value_from: EnvVarSource | None = None
 
 
 class ContainerPort(OpenSpec):
