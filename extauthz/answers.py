@@ -10,7 +10,7 @@ from typing import Final
 
 from google.protobuf import struct_pb2
 
-from extauthz.authenticate import NO_CHANGES, Authentication
+from extauthz.authenticate import MISSING, NO_CHANGES, Authentication
 from extauthz.decide import Decision, Verdict
 from lateen.envoyapi.envoy.config.core.v3 import base_pb2
 from lateen.envoyapi.envoy.service.auth.v3 import external_auth_pb2
@@ -78,7 +78,8 @@ def unauthenticated(denial_id: str, decision: Decision, rule: TokenRule, realm: 
     response.status.code = _UNAUTHENTICATED
     response.denied_response.status.code = UNAUTHORIZED
     response.denied_response.body = decision.reason
-    challenge = f'Bearer realm="{realm}", error="invalid_token"'
+    error = "" if decision.reason == MISSING else ', error="invalid_token"'
+    challenge = f'Bearer realm="{realm}"{error}'
     response.denied_response.headers.extend(_headers([("www-authenticate", challenge), (DENIAL_HEADER, denial_id)]))
     struct = response.dynamic_metadata.fields["lateen"].struct_value
     _lateen(struct, decision, str(rule.origin), rule.index, denial_id)

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 from urllib.parse import unquote_plus
 
-from lateen.mesh.requestauthentication import JWTRule, RequestAuthenticationSpec
+from lateen.mesh.requestauthentication import JWTRequirement, JWTRule, RequestAuthenticationSpec
 from lateen.policy.compile import PolicyOrigin
 
 _TOKEN_CHARACTERS: Final = re.compile(r"[A-Za-z0-9_.-]+")
@@ -58,6 +58,8 @@ class TokenRule:
     keys: KeySource
     fetch_timeout: float
     locations: tuple[Location, ...]
+    required: bool
+    """Whether a request without this rule's token is refused (`presence: REQUIRED`)."""
     forward: bool
     payload_header: str
     claim_headers: tuple[tuple[str, tuple[str, ...]], ...]
@@ -115,6 +117,7 @@ def _token_rule(origin: PolicyOrigin, index: int, rule: JWTRule) -> TokenRule:
         keys=keys,
         fetch_timeout=rule.timeout.total_seconds() if rule.timeout is not None else 5.0,
         locations=explicit or _DEFAULT_LOCATIONS,
+        required=rule.presence is JWTRequirement.REQUIRED,
         forward=rule.forward_original_token,
         payload_header=(rule.output_payload_to_header or "").lower(),
         claim_headers=tuple((c.header.lower(), tuple(c.claim.split("."))) for c in rule.output_claim_to_headers),

@@ -31,6 +31,7 @@ def verify(token: str, rule: TokenRule) -> VerifiedToken:
 
 
 A, B = {"issuer": "a"}, {"issuer": "b"}
+MUST = {"presence": "REQUIRED"}
 AT_X, AT_P, AT_C = ({"fromHeaders": [{"name": "X-Jwt"}]}, {"fromParams": ["tok"]}, {"fromCookies": ["sid"]})
 PREFIXED = {"fromHeaders": [{"name": "x-jwt", "prefix": "JWT "}]}
 
@@ -77,6 +78,15 @@ def bearer(token: str) -> dict[str, str]:
         ([A, B | AT_X], {"x-jwt": "x"}, "", "bad token x"),
         ([A, B | AT_X], {**bearer("x"), "x-jwt": "good-b"}, "", "b"),
         ([A, B | AT_X], {}, "", None),
+        # presence: REQUIRED
+        ([A | MUST], {}, "", "Jwt is missing"),
+        ([A | MUST], bearer("good-a"), "", "a"),
+        ([A | MUST, B | AT_X], {"x-jwt": "good-b"}, "", "Jwt is missing"),
+        ([A | MUST, B | AT_X], bearer("good-a"), "", "a"),
+        ([A | MUST, B | AT_X], {**bearer("good-a"), "x-jwt": "x"}, "", "bad token x"),
+        ([A | MUST, B | AT_X | MUST], bearer("good-a"), "", "Jwt is missing"),
+        ([A | MUST, B | AT_X | MUST], {**bearer("good-a"), "x-jwt": "good-b"}, "", "b"),
+        ([A, B | AT_X | MUST], {"x-jwt": "good-b"}, "", "b"),
     ],
 )
 def test_which_token_counts(
@@ -102,6 +112,15 @@ def test_the_token_is_taken_out_where_it_was_found() -> None:
     assert accepted(AT_C, {"cookie": "sid=good-a"}).remove_headers == {"cookie"}
     kept = accepted({"forwardOriginalToken": True}, bearer("good-a"), "access_token=good-a")
     assert (kept.remove_headers, kept.remove_parameters) == (frozenset(), frozenset())
+
+
+def test_each_of_several_required_tokens_is_taken_out_and_gives_its_claims() -> None:
+    claim = {"outputClaimToHeaders": [{"header": "x-iss-a", "claim": "iss"}]}
+    other = {"outputClaimToHeaders": [{"header": "x-iss-b", "claim": "iss"}]}
+    outcome = run(A | MUST | claim, B | AT_X | MUST | other, headers={**bearer("good-a"), "x-jwt": "good-b"})
+    assert isinstance(outcome, Authentication)
+    assert outcome.remove_headers == {"authorization", "x-jwt"}
+    assert outcome.set_headers == {"x-iss-a": "a", "x-iss-b": "b"}
 
 
 def test_claims_go_to_headers_and_nothing_a_client_sent_stays_there() -> None:

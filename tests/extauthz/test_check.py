@@ -204,6 +204,16 @@ async def test_preflight_needs_no_token_and_a_bare_options_does(service: Service
     assert await service.status(http("OPTIONS", authorization="Bearer bad")) == 401
 
 
+async def test_a_missing_token_is_challenged_without_an_error(service: Service) -> None:
+    rule = {"issuer": "https://auth.corp.com", "jwks": JWKS, "presence": "REQUIRED"}
+    service.load(ANY, authentication={"jwtRules": [rule]})
+    response = await service.check(http(path='/a"b?token=1'))
+    assert response.denied_response.status.code == 401
+    assert response.denied_response.body == "Jwt is missing"
+    assert response.denied_response.headers[0].header.value == 'Bearer realm="http://app/ab"'
+    assert await service.status(http(authorization=f"Bearer {token()}")) == 200
+
+
 REMOTE = {"jwtRules": [{"issuer": "https://auth.corp.com", "jwksUri": "http://127.0.0.1:1/none"}]}
 
 
