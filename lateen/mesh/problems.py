@@ -116,7 +116,10 @@ class Findings:
 
     def _meant(self, path: Path) -> str:
         model = model_at(self._model, path[:-1])
-        return closest(str(path[-1]), fields_of(model)) if model else ""
+        if model is None:
+            return ""
+        name = str(path[-1])
+        return model.also_called.get(name) or closest(name, fields_of(model))
 
     def _add_error(self, error: ErrorDetails, path: Path) -> None:
         kind = error["type"]
@@ -138,11 +141,21 @@ class Findings:
         return mark.plain if mark else ""
 
     def _unknown(self, path: Path) -> None:
-        model = model_at(self._model, path[:-1])
-        choices = sorted(fields_of(model)) if model else []
-        meant = closest(str(path[-1]), choices)
-        few = f"known fields: {', '.join(choices)}" if choices else "remove the field: nothing can be set here"
-        self.add("LTN0104", f"unknown field {shown(path[-1])}", path, f'did you mean "{meant}"?' if meant else few)
+        self.add("LTN0104", f"unknown field {shown(path[-1])}", path, self._unknown_hint(path))
+
+    def _unknown_hint(self, path: Path) -> str:
+        name, model = str(path[-1]), model_at(self._model, path[:-1])
+        for end in range(len(path) - 2, -1, -1):  # wrong indentation is as common as a wrong name
+            above = model_at(self._model, path[:end])
+            if above is not None and name in fields_of(above):
+                return f"{name} is a field of {render_path(path[:end]) or 'the object itself'}: check the indentation"
+        if model is None or not fields_of(model):
+            return "remove the field: nothing can be set here"
+        below = [n for n, shape in fields_of(model).items() if shape.model and name in fields_of(shape.model)]
+        if below and name not in model.also_called:
+            return f"{name} is a field of {below[0]}"
+        meant = self._meant(path)
+        return f'did you mean "{meant}"?' if meant else f"known fields: {', '.join(sorted(fields_of(model)))}"
 
 
 def _path(error: ErrorDetails) -> Path:
@@ -216,7 +229,7 @@ def _choice(error: ErrorDetails, _path: Path, plain: str) -> tuple[str, str]:
     meant = closest(str(value), allowed) if isinstance(value, str) else ""
     if isinstance(value, bool) and plain.lower() not in {"true", "false"}:
         return message, f"YAML reads a bare {plain} as {str(value).lower()}; put it in quotes"
-    return message, f"did you mean {meant}?" if meant else ""
+    return message, f"did you mean {meant}?" if meant else "use one of these values"
 
 
 def _range(error: ErrorDetails, _path: Path, plain: str) -> tuple[str, str]:
@@ -228,13 +241,13 @@ def _range(error: ErrorDetails, _path: Path, plain: str) -> tuple[str, str]:
             if kind == "greater_than_equal"
             else f"at most {_number(context['le'])}"
         )
-        return f"must be {bound}, got {shown(value)}", _octal(plain, value)
+        return f"must be {bound}, got {shown(value)}", _octal(plain, value) or f"write a number that is {bound}"
     low = context.get("min_length")
     what = "characters" if kind.startswith("string") else "items"
     bound = f"at least {low}" if low is not None else f"at most {context.get('max_length')}"
     if low == 1:
-        return "must not be empty", ""
-    return f"must have {bound} {what}", ""
+        return "must not be empty", "write a value" if what == "characters" else "add an item"
+    return f"must have {bound} {what}", "shorten it" if low is None else "lengthen it"
 
 
 def _number(value: float) -> str:
@@ -248,7 +261,19 @@ def _pattern(error: ErrorDetails, _path: Path, _plain: str) -> tuple[str, str]:
 
 def _rule(error: ErrorDetails, _path: Path, _plain: str) -> tuple[str, str]:
     message = error["msg"]
-    return message[0].lower() + message[1:] if error["type"] in _PYDANTIC else message, ""
+    if error["type"] in _PYDANTIC:
+        message = message[0].lower() + message[1:]
+    return message, _HINTS.get(error["type"], "")
+
+
+_HINTS = {
+    "one_of": "keep one of them and remove the others",
+    "none_of": "set one of them",
+    "required": "add what is missing",
+    "duplicate": "rename or remove one of them",
+    "port_range": "write a number from 1 to 65535",
+    "url": "write a whole URL, such as https://example.com/keys.json",
+}
 
 
 def _duration(error: ErrorDetails, _path: Path, _plain: str) -> tuple[str, str]:

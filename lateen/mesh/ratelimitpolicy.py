@@ -1,7 +1,8 @@
 """RateLimitPolicy (lateen.dev): how many requests a workload accepts, and by what they are counted."""
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -102,6 +103,12 @@ class Descriptor(Spec):
 
 class Limit(Spec):
     """`requests` per `per`, for each combination of descriptor values."""
+
+    also_called: ClassVar[Mapping[str, str]] = {
+        "unit": "per",
+        "requestsPerUnit": "requests",
+        "requests_per_unit": "requests",
+    }
 
     name: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
     match: LimitMatch | None = None

@@ -5,9 +5,9 @@ Scalars are strict: `"5"` is not a number and `yes` is not a string. `None` and 
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, Strict, model_validator
 from pydantic.alias_generators import to_camel
@@ -36,6 +36,9 @@ class Spec(BaseModel):
         serialize_by_alias=True,
         defer_build=True,
     )
+
+    also_called: ClassVar[Mapping[str, str]] = {}
+    """Names that people try, and the field they want: for hints only."""
 
     def has(self, field: str) -> bool:
         """Whether the author wrote `field` (a default is not written)."""

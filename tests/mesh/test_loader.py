@@ -5,6 +5,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from lateen.mesh.diagnostics import Severity
 from lateen.mesh.loader import load_mesh_config, load_paths, load_text
 from lateen.mesh.problems import MAX_FINDINGS
@@ -62,6 +64,29 @@ spec:
 def test_an_unknown_field_does_not_hide_a_violated_rule() -> None:
     text = VS.replace("{hosts: [x]}", "{hosts: [x], http: [{match: [{uri: {exact: a, prefix: b, exat: c}}]}]}")
     assert {d.code for d in load_text(text, "x").diagnostics} == {"LTN0104", "LTN0108"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "hint"),
+    [
+        (
+            "{http: [{route: [{destination: {host: a}, timeout: 1s}]}]}",
+            "timeout is a field of spec.http[0]: check the indentation",
+        ),
+        ("{gateway: [a]}", 'did you mean "gateways"?'),
+        ("{http: [{fixedDelay: 1s}]}", "known fields: corsPolicy, "),
+        ("{http: [{fault: {fixedDelay: 1s}}]}", "fixedDelay is a field of delay"),
+        ("{http: [{allowOrigins: []}]}", "allowOrigins is a field of corsPolicy"),
+    ],
+)
+def test_where_an_unknown_field_belongs(spec: str, hint: str) -> None:
+    (found,) = load_text(VS.replace("{hosts: [x]}", spec), "x").diagnostics
+    assert found.hint.startswith(hint)
+
+
+def test_names_that_people_try() -> None:
+    text = "apiVersion: lateen.dev/v1alpha1\nkind: RateLimitPolicy\nmetadata: {name: a}\nspec: {limits: [{name: a, requests: 1, unit: second}]}\n"
+    assert [d.hint for d in load_text(text, "x").diagnostics] == ['did you mean "per"?']
 
 
 def test_a_misspelt_field_is_not_also_missing() -> None:
