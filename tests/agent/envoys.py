@@ -4,7 +4,6 @@ No control plane is needed: what it would push is added as static listeners and 
 """
 
 import json
-import random
 from pathlib import Path
 
 from google.protobuf import json_format
@@ -24,11 +23,6 @@ from lateen.envoyapi.envoy.extensions.transport_sockets.tls.v3 import common_pb2
 
 SERVER_PORT = 8080
 CLIENT_PORT = 8081
-
-
-def loopback_address() -> str:
-    """An address of this test's own in 127/8, where every port is free."""
-    return f"127.{random.randint(64, 250)}.{random.randint(1, 250)}.{random.randint(2, 250)}"
 
 
 def load_bootstrap(path: Path) -> bootstrap_pb2.Bootstrap:

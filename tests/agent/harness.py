@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -20,10 +21,9 @@ ROOT = Path(__file__).parents[2]
 T = TypeVar("T")
 
 
-def free_port(host: str = "127.0.0.1") -> int:
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+def loopback_address() -> str:
+    """An address of this test's own in 127/8, where every port is free, whatever runs beside it."""
+    return f"127.{random.randint(100, 250)}.{random.randint(1, 250)}.{random.randint(2, 250)}"
 
 
 def eventually(probe: Callable[[], T | None], what: str, seconds: float = 15.0) -> T:
@@ -100,7 +100,7 @@ class Authority:
     """`python -m ca` on a state directory."""
 
     def __init__(self, folder: Path, ttl: str = "24h") -> None:
-        self.state, self.socket, self.port = folder / "ca", folder / "ca.sock", free_port()
+        self.state, self.socket, self.host, self.port = folder / "ca", folder / "ca.sock", loopback_address(), 15013
         self.folder, self.ttl = folder, ttl
         self.process: Process | None = None
 
@@ -109,13 +109,17 @@ class Authority:
         return (self.folder / "ca.log").read_text()
 
     @property
+    def address(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    @property
     def root_file(self) -> Path:
         return self.folder / "root.pem"
 
     def launch(self) -> Process:
         flags = {
             "--state-dir": self.state,
-            "--address": f"127.0.0.1:{self.port}",
+            "--address": self.address,
             "--admin-socket": self.socket,
             "--ttl": self.ttl,
         }
@@ -156,15 +160,15 @@ class Agent:
     """`python -m lateen.agent` with a directory of proxies."""
 
     def __init__(self, folder: Path, authority: Authority, ads_address: str = "127.0.0.1:1") -> None:
-        self.folder, self.proxies, self.http_port = folder, folder / "proxies.d", free_port()
+        self.folder, self.proxies, self.host = folder, folder / "proxies.d", loopback_address()
         self.proxies.mkdir()
         self.config = folder / "agent.json"
         settings = {
-            "ca_address": f"127.0.0.1:{authority.port}",
+            "ca_address": authority.address,
             "root_cert_file": str(authority.root_file),
             "proxies_dir": str(self.proxies),
             "ads_address": ads_address,
-            "http_address": f"127.0.0.1:{self.http_port}",
+            "http_address": f"{self.host}:15020",
             "poll_seconds": 0.05,
             "secret_dirs": [str(folder / "secrets")],
         }
@@ -186,7 +190,7 @@ class Agent:
             self.process.stop(number)
 
     def get(self, path: str) -> tuple[int, str]:
-        return http_get("127.0.0.1", self.http_port, path)
+        return http_get(self.host, 15020, path)
 
     def register(self, name: str, token: str, **fields: object) -> Path:
         """Write the proxy's file; returns its SDS socket."""

@@ -10,8 +10,7 @@ import pytest
 
 from lateen.adsclient.tls import SdsIdentity, peer_identity
 from lateen.envoyapi.envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
-from tests.agent.envoys import loopback_address
-from tests.agent.harness import Agent, Authority, Process, envoy_arguments, eventually, free_port, http_get
+from tests.agent.harness import Agent, Authority, Process, envoy_arguments, eventually, http_get, loopback_address
 
 pytestmark = pytest.mark.e2e
 Request = discovery_pb2.DeltaDiscoveryRequest
@@ -39,8 +38,8 @@ class EmptyControlPlane(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):
 
 async def _connect(folder: Path, authority: Authority, account: str, address: str) -> EmptyControlPlane:
     """A proxy connects to a control plane that runs as `account`; returns once that saw it, or once TLS failed."""
-    port_holder, service = free_port(), EmptyControlPlane()
-    agent = Agent(folder, authority, ads_address=f"127.0.0.1:{port_holder}")
+    ads_address, service = f"{loopback_address()}:15012", EmptyControlPlane()
+    agent = Agent(folder, authority, ads_address=ads_address)
     await asyncio.to_thread(agent.start)
     token = authority.token("istio-system", account, dns_names=("lateen-controlplane.istio-system.svc",))
     socket = agent.register(account, token, namespace="istio-system", node_type="service")
@@ -51,7 +50,7 @@ async def _connect(folder: Path, authority: Authority, account: str, address: st
         async with SdsIdentity(socket) as identity:
             server = grpc.aio.server()
             ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(service, server)
-            assert server.add_secure_port(f"127.0.0.1:{port_holder}", identity.server_credentials()) == port_holder
+            assert server.add_secure_port(ads_address, identity.server_credentials()) == 15012
             await server.start()
             bootstrap = folder / "orders.bootstrap.json"
             agent.register(

@@ -6,12 +6,12 @@ import pytest
 from lateen.agent.http import Answer, HttpServer
 from lateen.agent.metrics import Sample, render_metrics
 from lateen.agent.rotation import State
-from tests.agent.harness import free_port
+from tests.agent.harness import loopback_address
 from tests.fakes.clock import FakeClock
 
 
-async def exchange(port: int, request: bytes) -> bytes:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+async def exchange(host: str, request: bytes) -> bytes:
+    reader, writer = await asyncio.open_connection(host, 8080)
     async with asyncio.timeout(10):
         writer.write(request)
         answer = await reader.read()
@@ -30,10 +30,10 @@ async def exchange(port: int, request: bytes) -> bytes:
     ],
 )
 async def test_answers(request_bytes: bytes, status: bytes) -> None:
-    server, port = HttpServer({"/ok": lambda: Answer(200, "fine\n")}), free_port()
-    await server.start(f"127.0.0.1:{port}")
+    server, host = HttpServer({"/ok": lambda: Answer(200, "fine\n")}), loopback_address()
+    await server.start(f"{host}:8080")
     try:
-        answer = await exchange(port, request_bytes)
+        answer = await exchange(host, request_bytes)
     except ConnectionResetError:
         answer = b""
     assert answer.split(b"\r\n")[0] == status

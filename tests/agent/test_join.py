@@ -158,7 +158,7 @@ def test_an_impostor_gets_no_token(authority: Authority, agent: Agent, folder: P
     elsewhere = folder / "other"
     elsewhere.mkdir()
     impostor = Authority(elsewhere)
-    impostor.port = authority.port
+    impostor.host = authority.host
     impostor.start()
     try:
         agent.register("orders", impostor.token("default", "orders"))

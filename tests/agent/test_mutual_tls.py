@@ -18,10 +18,9 @@ from tests.agent.envoys import (
     add_client,
     add_server,
     load_bootstrap,
-    loopback_address,
     render,
 )
-from tests.agent.harness import Agent, Authority, eventually, http_get, running_envoy
+from tests.agent.harness import Agent, Authority, eventually, http_get, loopback_address, running_envoy
 
 pytestmark = pytest.mark.e2e
 ORDERS, PAYMENTS = "spiffe://cluster.local/ns/default/sa/orders", "spiffe://cluster.local/ns/default/sa/payments"

@@ -67,7 +67,7 @@ def ask(
         ("grpc.enable_retries", 0),
     ]
     metadata = (("authorization", f"Bearer {token}"),) if token is not None else ()
-    with grpc.secure_channel(f"127.0.0.1:{authority.port}", credentials, options) as channel:
+    with grpc.secure_channel(authority.address, credentials, options) as channel:
         request = ca_pb2.IstioCertificateRequest(csr=csr.decode("latin-1"), validity_duration=seconds)
         answer = ca_pb2_grpc.IstioCertificateServiceStub(channel).CreateCertificate(
             request, metadata=metadata, timeout=10
@@ -150,14 +150,14 @@ def test_clients_verify_the_authoritys_name(shared_authority: Authority) -> None
 
 @pytest.mark.filterwarnings("ignore:ssl:DeprecationWarning")
 def test_plaintext_and_old_tls_are_refused(shared_authority: Authority) -> None:
-    with socket.create_connection(("127.0.0.1", shared_authority.port), 5) as plain:
+    with socket.create_connection((shared_authority.host, shared_authority.port), 5) as plain:
         plain.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
         assert not plain.recv(100).startswith(b"\x00")
     context = ssl.create_default_context(cadata=shared_authority.root_file.read_text())
     context.options |= ssl.OP_NO_TLSv1_2 | ssl.OP_NO_TLSv1_3
     context.check_hostname = False
     with (
-        socket.create_connection(("127.0.0.1", shared_authority.port), 5) as raw,
+        socket.create_connection((shared_authority.host, shared_authority.port), 5) as raw,
         pytest.raises((ssl.SSLError, OSError)),
     ):
         context.wrap_socket(raw)
