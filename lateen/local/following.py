@@ -80,7 +80,7 @@ class Following:
 
     async def _rescale(self, plan: Plan, source: Source) -> None:
         try:
-            come, gone = await self._mesh.rescale(plan, source.services())
+            come, gone = await self._mesh.rescale(plan, source)
         except (StartError, NoRoomError, NetnsError, OSError) as error:
             self._say(f"error: {error}")
             return

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lateen.local import commands, netns, placement, registration, unixhttp
+from lateen.local import commands, mapped, netns, placement, registration, unixhttp
 from lateen.local.certificates import WebAuthority
 from lateen.local.commands import Site
 from lateen.local.placement import Replica
@@ -23,9 +23,9 @@ from lateen.local.plan import Plan
 from lateen.local.redis_server import WARNING, choose_redis
 from lateen.local.registration import Document
 from lateen.local.rundir import ReplicaInfo, RunInfo, StateDir
+from lateen.local.source import Source
 from lateen.local.status import ProxyStatus, missing, parse_proxies, rejected
 from lateen.local.supervisor import EventKind, ProcessSpec, Supervisor, log_tail
-from lateen.mesh.localconfig import LocalSpec
 
 POLL_SECONDS = 0.05
 CA_SECONDS = 20.0
@@ -50,15 +50,14 @@ class Mesh:
 
     site: Site
     state: StateDir
+    source: Source
     plan: Plan
-    local: LocalSpec
     supervisor: Supervisor
     network: netns.Network | None
     say: Callable[[str], None]
     replicas: dict[str, Replica] = field(default_factory=dict)
     registered: dict[str, dict[tuple[str, str, str], Document]] = field(default_factory=dict)
-    service_documents: tuple[Document, ...] = ()
-    mapped_ports: Mapping[str, str] = field(default_factory=dict)
+    mapped_ports: Mapping[str, int] = field(default_factory=dict)
     vips: dict[tuple[str, str], str] = field(default_factory=dict)
     web_authority: WebAuthority = field(default_factory=lambda: WebAuthority.create(datetime.now(UTC)))
     secrets: list[Document] = field(default_factory=list)
@@ -79,6 +78,8 @@ class Mesh:
         self._make_secrets()
         wanted = tuple(self.replicas.values())
         await self._make_namespaces(wanted)
+        if self.network is None and mapped.needed(self.source):
+            self.mapped_ports = await asyncio.to_thread(mapped.mapped_ports, self.source, self.documents())
         self._start_apps(wanted)
         await self._start_agent()
         await self._register()
@@ -127,12 +128,13 @@ class Mesh:
                 self.supervisor.start(commands.app_process(self.site, replica, container, self._mapped(replica)))
 
     def _mapped(self, replica: Replica) -> dict[str, str]:
+        """Variables with the sidecar's ports for gRPC and TCP services."""
         return {name: f"{replica.address}:{port}" for name, port in self.mapped_ports.items()}
 
     def _make_secrets(self) -> None:
         gateways = [replica.address for replica in self.replicas.values() if replica.is_gateway]
         now = datetime.now(UTC)
-        for certificate in self.local.certificates:
+        for certificate in self.source.local.certificates:
             namespace, _, name = certificate.secret.partition("/")
             chain, key = self.web_authority.issue(certificate.hosts, gateways, now)
             self.secrets.append(registration.tls_secret(namespace, name, chain, key))
@@ -225,7 +227,7 @@ class Mesh:
         if self.network is None:
             return []
         documents = []
-        for service in self.service_documents:
+        for service in self.source.services():
             _, namespace, name = registration.key_of(service)
             vip = self.vips.get((namespace, name))
             if vip:
@@ -347,10 +349,10 @@ class Mesh:
 
     # Changing size
 
-    async def rescale(self, plan: Plan, service_documents: Sequence[Document]) -> tuple[list[Replica], list[Replica]]:
+    async def rescale(self, plan: Plan, source: Source) -> tuple[list[Replica], list[Replica]]:
         """Start and stop replicas to follow a new plan; returns who came and who went."""
         before = dict(self.replicas)
-        self.service_documents = tuple(service_documents)
+        self.source = source
         self._place(plan)
         gone = [replica for key, replica in before.items() if key not in self.replicas]
         come = [replica for key, replica in self.replicas.items() if key not in before]

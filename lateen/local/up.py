@@ -179,10 +179,9 @@ class _Session:
         network = netns.Network(run.id, lease, vips) if vips is not None else None
         held = [run.lock_fd, state.lock_fd, lease.fd, *([vips.fd] if vips else [])]
         supervisor = Supervisor(run, held)
-        return Mesh(site, state, self._plan, self._source.local, supervisor, network, _say)
+        return Mesh(site, state, self._source, self._plan, supervisor, network, _say)
 
     async def _serve(self, mesh: Mesh) -> int:
-        mesh.service_documents = tuple(self._source.services())
         try:
             await self._interruptible(self._start(mesh))
             mesh.site.run.write_info(mesh.info())

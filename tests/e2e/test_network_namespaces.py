@@ -84,8 +84,8 @@ def test_policies_hold_for_captured_traffic(netns_mesh: RunningMesh) -> None:
 def test_the_application_cannot_be_reached_past_its_sidecar(netns_mesh: RunningMesh) -> None:
     address = netns_mesh.replica("payments-api-v1-0").address
     assert call("GET", f"http://{address}:8080/v1/charge").status == 0, "plaintext from the host is refused"
-    assert _curl(netns_mesh, "ledger-0", f"http://{address}:8080/v1/charge")[0] == "403", (
-        "by its address, through the sidecar"
+    assert _curl(netns_mesh, "ledger-0", f"http://{address}:8080/v1/charge")[0] == "503", (
+        "by its address it is no service of the mesh: plaintext, as in Istio, and refused by STRICT"
     )
     assert call("GET", f"http://{netns_mesh.replica('ledger-0').address}:8080/x").status == 200, "PERMISSIVE"
 

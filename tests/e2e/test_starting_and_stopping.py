@@ -2,7 +2,9 @@
 
 import os
 import signal
+import socket
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,14 @@ kind: Local
 spec: {images: {demo: {command: [python3, -m, lateen.local.demo_app]}}}
 """
 WEB = "http://web.shop:8080/"
+ECHO = """
+import os, socket
+server = socket.create_server((os.environ["HOST"], int(os.environ["PORT"])))
+while True:
+    connection, _ = server.accept()
+    with connection:
+        connection.sendall(connection.recv(100).upper())
+"""
 
 
 @pytest.fixture
@@ -63,17 +73,42 @@ def _up(directory: Path, home: Path, *arguments: str, seconds: float = 60) -> "s
     )
 
 
-def test_a_second_mesh_runs_beside_the_first(mesh: RunningMesh, small: Path, tmp_path: Path) -> None:
-    second = start(small, tmp_path)
-    try:
-        assert len({run.id for run in live_runs()} & {mesh.info.id, second.info.id}) == 2
-        assert call("GET", WEB, proxy=second.proxy("web")).json["workload"] == "web"
-        assert call("GET", f"{mesh.gateway}/v1/charge", mesh.bearer()).status == 200
-    finally:
-        processes = second.command_lines()
-        assert second.stop(signal.SIGINT) == 0
-        wait_for_end(processes)
-    assert second.info.id not in {run.id for run in live_runs()}
+@pytest.fixture(scope="module")
+def second(mesh: RunningMesh, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMesh]:
+    """Another mesh, beside the payments mesh: a web application, and a TCP service that answers in capitals."""
+    home = tmp_path_factory.mktemp("second")
+    directory = home / "second"
+    directory.mkdir()
+    (directory / "web.yaml").write_text(SMALL)
+    echo = SMALL.replace("shop", "data").replace("web", "echo").replace("name: http", "name: tcp-echo")
+    (directory / "echo.yaml").write_text(echo.replace("image: demo", "image: echo"))
+    (directory / "echo.py").write_text(ECHO)
+    commands = "{demo: {command: [python3, -m, lateen.local.demo_app]}, echo: {command: [python3, '{dir}/echo.py']}}"
+    (directory / "lateen.yaml").write_text(LOCAL.partition("spec:")[0] + f"spec: {{images: {commands}}}")
+    running = start(directory, home)
+    yield running
+    processes = running.command_lines()
+    assert running.stop(signal.SIGINT) == 0
+    wait_for_end(processes)
+    assert running.info.id not in {run.id for run in live_runs()}
+
+
+def test_a_second_mesh_runs_beside_the_first(mesh: RunningMesh, second: RunningMesh) -> None:
+    assert len({run.id for run in live_runs()} & {mesh.info.id, second.info.id}) == 2
+    assert call("GET", WEB, proxy=second.proxy("web")).json["workload"] == "web"
+    assert call("GET", f"{mesh.gateway}/v1/charge", mesh.bearer()).status == 200
+
+
+def test_an_application_finds_tcp_services_by_a_variable(second: RunningMesh) -> None:
+    (pid,) = [pid for pid, line in second.command_lines().items() if "demo_app" in line]
+    environment = dict(
+        item.split("=", 1) for item in Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0") if "=" in item
+    )
+    host, _, port = environment["ECHO_DATA_TCP_ECHO_ADDR"].partition(":")
+    assert host == second.replica("web-0").address, "a port of its own sidecar"
+    with socket.create_connection((host, int(port)), timeout=5) as connection:
+        connection.sendall(b"hello")
+        assert connection.recv(100) == b"HELLO"
 
 
 @pytest.mark.parametrize("victim", ["runner", "reaper"])
