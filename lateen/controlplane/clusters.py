@@ -44,26 +44,26 @@ class OutboundCluster:
 
 def service_clusters(scope: Scope, service: Service) -> Iterator[OutboundCluster]:
     """One cluster a port and subset."""
-    rule = scope.rule(service.hostname)
-    subsets = rule.spec.subsets if rule is not None else ()
+    merged = scope.rule(service.hostname)
+    subsets = merged.rule.spec.subsets if merged is not None else ()
     for port in service.ports:
         if port.protocol == Protocol.UDP:
             continue
         yield _service_cluster(scope, service, port, None)
         seen: set[str] = set()
         for index, subset in enumerate(subsets):
-            if subset.name in seen or rule is None:
+            if subset.name in seen or merged is None:
                 continue
             seen.add(subset.name)
-            with scope.findings.guard(rule.key, f"spec.subsets[{index}]"):
+            with scope.findings.guard(merged.rule.key, f"spec.subsets[{index}]"):
                 yield _service_cluster(scope, service, port, subset)
 
 
 def _service_cluster(scope: Scope, service: Service, port: ServicePort, subset: dr.Subset | None) -> OutboundCluster:
     name = names.outbound_cluster(service.hostname, port.number, subset.name if subset else "")
-    rule = scope.rule(service.hostname)
+    merged = scope.rule(service.hostname)
     policy = scope.policy(service.hostname, port.number, subset.name if subset else "")
-    origins = (service.origin, rule.key) if rule is not None else (service.origin,)
+    origins = (service.origin, *(merged.sources if merged is not None else ()))
     endpoints = scope.view.endpoints(service, port, subset.labels if subset else {})
     cluster = _Cluster(name=name, connect_timeout=duration(scope.view.mesh.connect_timeout or CONNECT_TIMEOUT))
     cluster.metadata.CopyFrom(
@@ -89,6 +89,7 @@ def _service_cluster(scope: Scope, service: Service, port: ServicePort, subset: 
         port.protocol,
         h2_by_default=scope.view.mesh.h2_upgrade_policy == "UPGRADE",
         retry_budget=policy.retry_budget,
+        keepalive=scope.view.mesh.tcp_keepalive,
     )
     if scope.mode == Mode.NONE and service.external:
         _bind_anywhere(cluster)

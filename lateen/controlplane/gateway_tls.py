@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from lateen.controlplane import matchers, names, tls_contexts
 from lateen.controlplane.findings import TranslationError
 from lateen.controlplane.protos import FALSE, TRUE, ads
+from lateen.controlplane.secrets import check_certificates
 from lateen.envoyapi.envoy.config.core.v3 import base_pb2
 from lateen.envoyapi.envoy.extensions.transport_sockets.tls.v3 import common_pb2, tls_pb2
 from lateen.mesh import gatewayapi
 from lateen.mesh.gateway import ServerTLSmode, ServerTLSSettings, TLSProtocol
+from lateen.mesh.gateway_attachment import ListenerStatus
 from lateen.mesh.kinds import ResourceKey
+from lateen.mesh.kubernetes import ConfigMap
+from lateen.mesh.meshconfig import MeshConfig
+from lateen.mesh.view import MeshView
 
 HTTP_ALPN = ("h2", "http/1.1")
 _VERSIONS = {
@@ -21,14 +26,6 @@ _VERSIONS = {
     TLSProtocol.TLSV1_2: common_pb2.TlsParameters.TLSv1_2,
     TLSProtocol.TLSV1_3: common_pb2.TlsParameters.TLSv1_3,
 }
-_KNOWN_CIPHERS = frozenset(
-    {
-        *("ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-RSA-AES128-GCM-SHA256", "ECDHE-ECDSA-AES256-GCM-SHA384"),
-        *("ECDHE-RSA-AES256-GCM-SHA384", "ECDHE-ECDSA-CHACHA20-POLY1305", "ECDHE-RSA-CHACHA20-POLY1305"),
-        *("ECDHE-ECDSA-AES128-SHA", "ECDHE-RSA-AES128-SHA", "ECDHE-ECDSA-AES256-SHA", "ECDHE-RSA-AES256-SHA"),
-        *("AES128-GCM-SHA256", "AES256-GCM-SHA384", "AES128-SHA", "AES256-SHA"),
-    }
-)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, order=True)
@@ -45,11 +42,11 @@ Want = Callable[[SecretRef], None]
 
 
 def istio_context(
-    settings: ServerTLSSettings, namespace: str, trust_domains: Sequence[str], want: Want, alpn: Sequence[str]
+    settings: ServerTLSSettings, namespace: str, mesh: MeshConfig, want: Want, alpn: Sequence[str]
 ) -> tls_pb2.DownstreamTlsContext:
     """The TLS of an Istio Gateway's server; Secrets are those of the gateway workload's namespace."""
     if settings.mode == ServerTLSmode.ISTIO_MUTUAL:
-        return tls_contexts.downstream_mesh(trust_domains, alpn)
+        return tls_contexts.downstream_mesh(mesh, alpn)
     context = tls_pb2.DownstreamTlsContext(require_client_certificate=FALSE)
     common = context.common_tls_context
     common.alpn_protocols.extend(alpn)
@@ -73,7 +70,7 @@ def _parameters(params: common_pb2.TlsParameters, settings: ServerTLSSettings) -
         params.tls_minimum_protocol_version = _VERSIONS[settings.min_protocol_version]
     if settings.max_protocol_version in _VERSIONS:
         params.tls_maximum_protocol_version = _VERSIONS[settings.max_protocol_version]
-    params.cipher_suites.extend(c for c in settings.cipher_suites if c in _KNOWN_CIPHERS)
+    params.cipher_suites.extend(c for c in settings.cipher_suites if c in tls_contexts.KNOWN_CIPHERS)
 
 
 def _secret(common: tls_pb2.CommonTlsContext, namespace: str, name: str, want: Want) -> None:
@@ -121,56 +118,49 @@ def _client_validation(
 
 
 def k8s_context(
-    gateway: gatewayapi.Gateway,
-    listener: gatewayapi.Listener,
-    granted: Callable[[str, str], bool],
-    want: Want,
-    alpn: Sequence[str],
+    gateway: gatewayapi.Gateway, status: ListenerStatus, view: MeshView, want: Want, alpn: Sequence[str]
 ) -> tls_pb2.DownstreamTlsContext:
-    """The TLS of a Gateway API listener; a Secret of another namespace needs a ReferenceGrant."""
+    """The TLS of a Gateway API listener, with the Secrets that it may use."""
     context = tls_pb2.DownstreamTlsContext(require_client_certificate=FALSE)
     common = context.common_tls_context
     common.alpn_protocols.extend(alpn)
     common.tls_params.tls_minimum_protocol_version = common_pb2.TlsParameters.TLSv1_2
-    for ref in listener.tls.certificate_refs if listener.tls is not None else ():
-        namespace = ref.namespace or gateway.namespace
-        if ref.kind != "Secret" or ref.group not in {"", "core"}:
-            raise TranslationError(f"certificateRef {ref.kind}/{ref.name} is not a Secret")
-        if not granted(namespace, ref.name):
-            raise TranslationError(f"no ReferenceGrant lets {gateway.namespace} use secret {namespace}/{ref.name}")
-        _secret(common, namespace, ref.name, want)
+    for namespace, name in status.certificates:
+        _secret(common, namespace, name, want)
     if not common.tls_certificate_sds_secret_configs:
-        raise TranslationError("listener has no certificateRefs")
-    _frontend_validation(context, gateway, listener, want)
+        raise TranslationError(status.message or f"listener {status.listener.name} has no certificate that it may use")
+    _frontend_validation(context, gateway, status.listener.port, view)
     return context
 
 
 def _frontend_validation(
-    context: tls_pb2.DownstreamTlsContext, gateway: gatewayapi.Gateway, listener: gatewayapi.Listener, want: Want
+    context: tls_pb2.DownstreamTlsContext, gateway: gatewayapi.Gateway, port: int, view: MeshView
 ) -> None:
+    """Client certificates, checked against the roots of ConfigMaps."""
     tls = gateway.spec.tls
     if tls is None or tls.frontend is None:
         return
-    chosen = next((p.tls for p in tls.frontend.per_port if p.port == listener.port), tls.frontend.default)
+    chosen = next((p.tls for p in tls.frontend.per_port if p.port == port), tls.frontend.default)
     if chosen.validation is None:
         return
-    ref = chosen.validation.ca_certificate_refs[0]
-    if ref.kind != "Secret":
-        raise TranslationError(f"caCertificateRef {ref.kind}/{ref.name} is not a Secret")
-    namespace = ref.namespace or gateway.namespace
-    want(SecretRef(namespace, ref.name, roots=True))
-    combined = context.common_tls_context.combined_validation_context
-    combined.default_validation_context.SetInParent()
-    roots = tls_contexts.secret(names.secret_name(namespace, ref.name, ca=True), ads())
-    combined.validation_context_sds_secret_config.CopyFrom(roots)
+    roots = "".join(_roots(view, gateway, ref) for ref in chosen.validation.ca_certificate_refs)
+    rules = context.common_tls_context.validation_context
+    rules.trusted_ca.inline_string = roots
     strict = chosen.validation.mode == gatewayapi.FrontendValidationMode.ALLOW_VALID_ONLY
     context.require_client_certificate.CopyFrom(TRUE if strict else FALSE)
     if not strict:
-        combined.default_validation_context.trust_chain_verification = (
-            common_pb2.CertificateValidationContext.ACCEPT_UNTRUSTED
-        )
+        rules.trust_chain_verification = common_pb2.CertificateValidationContext.ACCEPT_UNTRUSTED
 
 
-def origins_of(refs: Iterable[SecretRef]) -> list[ResourceKey]:
-    """The Secrets' keys."""
-    return [ResourceKey("Secret", ref.namespace, ref.name) for ref in refs]
+def _roots(view: MeshView, gateway: gatewayapi.Gateway, ref: gatewayapi.ObjectReference) -> str:
+    namespace = ref.namespace or gateway.namespace
+    if ref.kind != "ConfigMap" or ref.group:
+        raise TranslationError(f"caCertificateRef {ref.kind}/{ref.name} is not a ConfigMap")
+    if not view.reference_granted("Gateway", gateway.namespace, "ConfigMap", namespace, ref.name):
+        raise TranslationError(f"no ReferenceGrant lets {gateway.namespace} use ConfigMap {namespace}/{ref.name}")
+    found = view.resource(ResourceKey("ConfigMap", namespace, ref.name))
+    text = found.data.get("ca.crt", "") if isinstance(found, ConfigMap) else ""
+    if not text:
+        raise TranslationError(f"ConfigMap {namespace}/{ref.name} has no ca.crt")
+    check_certificates(text.encode())
+    return text if text.endswith("\n") else text + "\n"

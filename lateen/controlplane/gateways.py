@@ -33,7 +33,7 @@ from lateen.envoyapi.envoy.extensions.filters.network.http_connection_manager.v3
 from lateen.envoyapi.envoy.extensions.transport_sockets.tls.v3 import secret_pb2, tls_pb2
 from lateen.mesh import gateway as istio
 from lateen.mesh import gatewayapi
-from lateen.mesh.gateway_attachment import AttachedRoute
+from lateen.mesh.gateway_attachment import ListenerStatus
 from lateen.mesh.hosts import fqdn, intersect
 from lateen.mesh.httproute import HTTPRoute
 from lateen.mesh.kinds import ResourceKey
@@ -108,7 +108,7 @@ class GatewayBuilder:
         if attached is not None:
             for status in self.view.gateway_status(attached.key).accepted:
                 with self.scope.findings.guard(attached.key, f"spec.listeners[{status.index}]"):
-                    self._k8s_listener(attached, status.listener, status.routes)
+                    self._k8s_listener(attached, status)
         return list(self._listeners())
 
     # Istio Gateway
@@ -140,9 +140,8 @@ class GatewayBuilder:
     def _terminated(self, gateway: istio.Gateway, server: istio.Server, port: _Port, index: int, *, http: bool) -> None:
         if server.tls is None:
             return
-        domains = (self.view.trust_domain, *self.view.mesh.trust_domain_aliases)
         alpn = gateway_tls.HTTP_ALPN if http else ()
-        context = gateway_tls.istio_context(server.tls, self.proxy.namespace, domains, self._want, alpn)
+        context = gateway_tls.istio_context(server.tls, self.proxy.namespace, self.view.mesh, self._want, alpn)
         server_names = self._unclaimed(port, _server_hosts(server))
         if not http:
             content = [self._tcp_filter(target) for target in self._tcp_targets(gateway, server)][:1]
@@ -207,16 +206,15 @@ class GatewayBuilder:
 
     # Gateway API
 
-    def _k8s_listener(
-        self, gateway: gatewayapi.Gateway, listener: gatewayapi.Listener, attached: Sequence[AttachedRoute]
-    ) -> None:
+    def _k8s_listener(self, gateway: gatewayapi.Gateway, status: ListenerStatus) -> None:
+        listener = status.listener
         http = listener.protocol == "HTTP"
         if not http and listener.protocol != "HTTPS":
             raise TranslationError(f"protocol {listener.protocol} is not supported yet")
         port = self._port(listener.port, http=http, origin=gateway.key)
         hosts = port.http if port.http is not None else _Hosts()
         by_host: dict[str, list[HTTPRoute]] = {}
-        for item in attached:
+        for item in status.routes:
             for host in item.hostnames:
                 by_host.setdefault(host.lower(), []).append(item.route)
         for host, members in by_host.items():
@@ -226,13 +224,7 @@ class GatewayBuilder:
             hosts.add(host, made, members[0].key)
         if http:
             return
-        context = gateway_tls.k8s_context(
-            gateway,
-            listener,
-            lambda ns, name: self.view.reference_granted("Gateway", gateway.namespace, "Secret", ns, name),
-            self._want,
-            gateway_tls.HTTP_ALPN,
-        )
+        context = gateway_tls.k8s_context(gateway, status, self.view, self._want, gateway_tls.HTTP_ALPN)
         server_names = self._unclaimed(port, [listener.hostname or "*"])
         name = names.gateway_https_routes(listener.port, listener.name, gateway.name, gateway.namespace)
         self._add_routes(name, hosts, listener.port, [gateway.key])

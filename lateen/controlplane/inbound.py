@@ -258,8 +258,7 @@ def _sniffed_chains(
 
 
 def _mutual_tls(scope: InboundScope, alpn: Sequence[str]) -> base_pb2.TransportSocket:
-    domains = (scope.view.trust_domain, *scope.view.mesh.trust_domain_aliases)
-    return tls_contexts.socket(tls_contexts.downstream_mesh(domains, alpn))
+    return tls_contexts.socket(tls_contexts.downstream_mesh(scope.view.mesh, alpn))
 
 
 def _tcp_filters(scope: InboundScope, cluster: str, peer: Peer, mutual: bool) -> list[lc.Filter]:  # noqa: FBT001 see _Content

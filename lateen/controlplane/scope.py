@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from lateen.controlplane.findings import Findings
 from lateen.controlplane.proxy import Mode
 from lateen.controlplane.telemetry import NOBODY, Peer
-from lateen.controlplane.traffic_policies import EffectivePolicy, effective_policy
+from lateen.controlplane.traffic_policies import EffectivePolicy, effective_policy, with_defaults
+from lateen.mesh.destination_rules import MergedRule
 from lateen.mesh.destinationrule import DestinationRule, LocalityLoadBalancerSetting
 from lateen.mesh.kinds import ResourceKey
 from lateen.mesh.services import Resolution, Service
@@ -53,7 +54,7 @@ class Scope:
     @functools.cached_property
     def services(self) -> tuple[Service, ...]:
         """What this client may call."""
-        return self.view.visible_services(self.namespace, self.labels)
+        return self.view.visible_services(self.namespace, self.labels, scoped=not self.gateway)
 
     @functools.cached_property
     def _by_hostname(self) -> dict[str, Service]:
@@ -75,11 +76,13 @@ class Scope:
         """Whether connections keep their original destination."""
         return self.mode == Mode.REDIRECT and not self.gateway
 
-    def _rule(self, hostname: str) -> DestinationRule | None:
-        return self.view.destination_rule(self.namespace, self.labels, hostname)
+    def _rule(self, hostname: str) -> MergedRule | None:
+        return self.view.merged_destination_rule(self.namespace, self.labels, hostname)
 
     def _policy(self, hostname: str, port: int, subset: str = "") -> EffectivePolicy:
-        return effective_policy(self._rule(hostname), port, subset)
+        merged = self.rule(hostname)
+        found = effective_policy(merged.rule if merged is not None else None, port, subset)
+        return with_defaults(found, self.view.mesh.default_traffic_policy)
 
     def _service(self, hostname: str) -> Service | None:
         found = self._by_hostname.get(hostname)

@@ -56,7 +56,7 @@ def trusted_roots(view: MeshView, namespace: str, name: str) -> secret_pb2.Secre
     for found in candidates:
         roots = _value(found, _CA_KEYS) if found is not None else b""
         if found is not None and roots:
-            _check_certificates(roots)
+            check_certificates(roots)
             context = common_pb2.CertificateValidationContext(trusted_ca=base_pb2.DataSource(inline_bytes=roots))
             crl = _value(found, _CRL_KEYS)
             if crl:
@@ -75,7 +75,8 @@ def _find(view: MeshView, namespace: str, name: str) -> Secret:
 
 
 @functools.lru_cache(maxsize=1024)
-def _check_certificates(chain: bytes) -> None:
+def check_certificates(chain: bytes) -> None:
+    """Raise TranslationError unless these are certificates in PEM."""
     try:
         x509.load_pem_x509_certificates(chain)
     except ValueError as error:
@@ -85,7 +86,7 @@ def _check_certificates(chain: bytes) -> None:
 @functools.lru_cache(maxsize=1024)
 def _check_pair(chain: bytes, key: bytes) -> None:
     """Envoy refuses a secret whose key is not its certificate's; better that we do."""
-    _check_certificates(chain)
+    check_certificates(chain)
     leaf = x509.load_pem_x509_certificates(chain)[0]
     try:
         private = load_pem_private_key(key, password=None)

@@ -11,7 +11,9 @@ from lateen.envoyapi.envoy.extensions.transport_sockets.raw_buffer.v3 import raw
 from lateen.envoyapi.envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2, tls_pb2
 from lateen.envoyapi.envoy.type.matcher.v3 import string_pb2
 from lateen.mesh import destinationrule as dr
+from lateen.mesh.gateway import TLSProtocol
 from lateen.mesh.identity import SpiffeId
+from lateen.mesh.meshconfig import MeshConfig, TLSConfig
 
 TLS = "envoy.transport_sockets.tls"
 RAW = "envoy.transport_sockets.raw_buffer"
@@ -23,6 +25,14 @@ _CIPHERS = (
     "ECDHE-RSA-AES256-GCM-SHA384",
     "ECDHE-ECDSA-AES128-GCM-SHA256",
     "ECDHE-RSA-AES128-GCM-SHA256",
+)
+KNOWN_CIPHERS = frozenset(
+    {
+        *("ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-RSA-AES128-GCM-SHA256", "ECDHE-ECDSA-AES256-GCM-SHA384"),
+        *("ECDHE-RSA-AES256-GCM-SHA384", "ECDHE-ECDSA-CHACHA20-POLY1305", "ECDHE-RSA-CHACHA20-POLY1305"),
+        *("ECDHE-ECDSA-AES128-SHA", "ECDHE-RSA-AES128-SHA", "ECDHE-ECDSA-AES256-SHA", "ECDHE-RSA-AES256-SHA"),
+        *("AES128-GCM-SHA256", "AES256-GCM-SHA384", "AES128-SHA", "AES256-SHA"),
+    }
 )
 _San = common_pb2.SubjectAltNameMatcher
 _SECURE = common_pb2.TlsParameters(
@@ -81,14 +91,28 @@ def _sans(values: Iterable[str]) -> list[_San]:
     return [_San(san_type=_San.URI if "://" in value else _San.DNS, matcher=matchers.exact(value)) for value in values]
 
 
-def downstream_mesh(trust_domains: Sequence[str], alpn: Sequence[str]) -> tls_pb2.DownstreamTlsContext:
+def mesh_parameters(settings: TLSConfig | None) -> common_pb2.TlsParameters:
+    """TLS between workloads: the mesh's own settings over ours."""
+    result = common_pb2.TlsParameters()
+    result.CopyFrom(_SECURE)
+    if settings is not None and settings.min_protocol_version == TLSProtocol.TLSV1_3:
+        result.tls_minimum_protocol_version = common_pb2.TlsParameters.TLSv1_3
+    if settings is not None and settings.cipher_suites:
+        del result.cipher_suites[:]
+        result.cipher_suites.extend(c for c in settings.cipher_suites if c in KNOWN_CIPHERS)
+    if settings is not None:
+        result.ecdh_curves.extend(settings.ecdh_curves)
+    return result
+
+
+def downstream_mesh(mesh: MeshConfig, alpn: Sequence[str]) -> tls_pb2.DownstreamTlsContext:
     """Mutual TLS from a workload of one of our trust domains."""
     context = tls_pb2.DownstreamTlsContext(require_client_certificate=TRUE)
     common = context.common_tls_context
-    common.tls_params.CopyFrom(_SECURE)
+    common.tls_params.CopyFrom(mesh_parameters(mesh.mesh_mtls))
     common.tls_certificate_sds_secret_configs.append(secret(names.SDS_IDENTITY))
     combined = common.combined_validation_context
-    for domain in trust_domains:
+    for domain in (mesh.trust_domain, *mesh.trust_domain_aliases):
         prefix = string_pb2.StringMatcher(prefix=f"spiffe://{domain}/")
         combined.default_validation_context.match_typed_subject_alt_names.add(san_type=_San.URI, matcher=prefix)
     combined.validation_context_sds_secret_config.CopyFrom(secret(names.SDS_ROOTS))

@@ -12,6 +12,7 @@ from lateen.envoyapi.envoy.config.route.v3 import route_components_pb2 as rc
 from lateen.envoyapi.envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2 as http_options
 from lateen.envoyapi.envoy.type.v3 import percent_pb2
 from lateen.mesh import destinationrule as dr
+from lateen.mesh.meshconfig import DefaultTrafficPolicy
 from lateen.mesh.services import Protocol
 
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -72,6 +73,17 @@ def _overlay(base: EffectivePolicy, policy: dr.TrafficPolicy | None, port: int) 
                 tls=level.tls,
             )
     return result
+
+
+def with_defaults(policy: EffectivePolicy, defaults: DefaultTrafficPolicy | None) -> EffectivePolicy:
+    """The mesh's default blocks stand in for those that no DestinationRule sets."""
+    if defaults is None:
+        return policy
+    return dataclasses.replace(
+        policy,
+        connection_pool=policy.connection_pool or defaults.connection_pool,
+        outlier_detection=policy.outlier_detection or defaults.outlier_detection,
+    )
 
 
 # Load balancing
@@ -152,6 +164,7 @@ def apply_connection_pool(
     *,
     h2_by_default: bool = False,
     retry_budget: dr.RetryBudget | None = None,
+    keepalive: dr.TcpKeepalive | None = None,
 ) -> None:
     """Limits (Envoy's small defaults lifted), keep-alive, and the HTTP version spoken upstream."""
     tcp = pool.tcp if pool is not None and pool.tcp is not None else dr.TCPSettings()
@@ -171,8 +184,8 @@ def apply_connection_pool(
         thresholds.ClearField("max_retries")
     if tcp.connect_timeout is not None:
         cluster.connect_timeout.CopyFrom(duration(tcp.connect_timeout))
-    if tcp.tcp_keepalive is not None:
-        _keepalive(cluster, tcp.tcp_keepalive)
+    if tcp.tcp_keepalive is not None or keepalive is not None:
+        _keepalive(cluster, tcp.tcp_keepalive or keepalive or dr.TcpKeepalive())
     options = _http_options(http, tcp, protocol, h2_by_default=h2_by_default)
     if options is not None:
         cluster.typed_extension_protocol_options[HTTP_OPTIONS].CopyFrom(packed(options))

@@ -50,6 +50,7 @@ LATER: Mapping[str, Mapping[str, str]] = {
     "Telemetry": {"spec": "metrics and access logs are always on"},
     "ProxyConfig": {"spec": ""},
     "MeshConfig": {
+        "**.outlierDetectionHttpErrorCodes": "",
         "extensionProviders[].envoyExtAuthzHttp": "",
         "extensionProviders[].envoyExtAuthzGrpc": "",
         "extensionProviders[].zipkin": "",

@@ -97,4 +97,4 @@ spec:
 def test_mesh_config_too() -> None:
     mesh, found = load_mesh_config("defaultConfig: {concurrency: 2}\n", "mesh.yaml")
     assert mesh.default_config.concurrency == 2
-    assert [(d.code, d.path) for d in found] == [("LTN0110", "defaultConfig")]
+    assert [(d.code, d.path) for d in found] == [("LTN0110", "defaultConfig.concurrency")]
