@@ -190,11 +190,10 @@ class AdsClient:
         return grpc.aio.secure_channel(self._target, self._identity.channel_credentials(), options=options)
 
     async def _pump(self, call: "Call") -> None:
-        await call.write(self.subscription.first_request())
+        await call.write(self.subscription.first_request())  # returns once it was sent: a control plane is there
+        self.connected = True
+        self._log.info("ads stream open")
         async for response in call:
-            if not self.connected:
-                self.connected = True
-                self._log.info("ads stream open")
             await call.write(self.subscription.on_response(response))
             self.synced.set()
 

@@ -148,6 +148,12 @@ async def until_held(held: Held, expected: dict[str, bytes]) -> None:
             await asyncio.sleep(0.005)
 
 
+async def until_connected(client: AdsClient, *, expected: bool) -> None:
+    async with asyncio.timeout(10):
+        while client.connected is not expected:  # noqa: ASYNC110 - what is awaited happens behind a socket
+            await asyncio.sleep(0.005)
+
+
 async def test_changes_arrive_over_mutual_tls(
     server: tuple[grpc.aio.Server, str], ads: DeltaAds, identity: HeldIdentity, held: Held
 ) -> None:
@@ -181,8 +187,10 @@ async def test_after_an_outage_only_what_changed_is_sent_again(
     await ads.put("b", b"3")
     await ads.remove("a")
     assert held.resources == {"a": b"1", "b": b"2"}
+    await until_connected(client, expected=False)
     again, _ = await serve_ads(ads, authority, server[1])
     await until_held(held, {"b": b"3"})
+    await until_connected(client, expected=True)
     assert any(set(r.initial_resource_versions) == {"a", "b"} for r in ads.requests)
     await stop(task)
     await again.stop(None)
@@ -199,3 +207,4 @@ async def test_a_server_of_another_name_is_not_believed(
         await asyncio.wait_for(client.run(), 0.7)
     assert held.resources == {}
     assert not client.synced.is_set()
+    assert not client.connected

@@ -152,7 +152,7 @@ def requests(draw: st.DrawFn) -> CheckInput:
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(policies(), st.lists(requests(), min_size=1, max_size=6))
 def test_compiled_decision_equals_the_reference(some: list[AttachedPolicy], inputs: list[CheckInput]) -> None:
     compiled = compile_policies(some, TRUST_DOMAINS)
