@@ -20,9 +20,12 @@ def needed_policies(workload_key: str, services: Snapshot | None) -> Mapping[str
 
 
 def all_taken(needed: Mapping[str, str], connections: Iterable[Connection]) -> bool:
-    """Whether every connected ext_authz has acknowledged all of them; true when none is connected."""
+    """Whether every connected ext_authz has answered for all of them; true when none is connected.
+
+    One that refuses a policy keeps its last one, or denies: there is nothing to wait for.
+    """
     return all(
-        connection.session.holds(WORKLOAD_POLICY, name) == version
+        connection.session.holds(WORKLOAD_POLICY, name) == version or connection.session.refuses(WORKLOAD_POLICY, name)
         for connection in connections
         if WORKLOAD_POLICY in connection.types and connection.session.subscribed(WORKLOAD_POLICY)
         for name, version in needed.items()

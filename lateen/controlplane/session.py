@@ -22,10 +22,14 @@ GRACE = 0.5
 OPENING = 1.0
 """Seconds after a stream's first request in which nothing is removed."""
 
+LINGER = 3.0
+"""Seconds that a policy nobody needs any more stays: until then a proxy may still ask about it, and would be denied."""
+
 SERVED = (*PUSH_ORDER, WORKLOAD_POLICY, WORKLOAD_LIMITS)
 _FIRST = (CDS, EDS)
 _THEN = (LDS, RDS)
 _FULL_STATE = (CDS, LDS)
+_LINGERING = (WORKLOAD_POLICY, WORKLOAD_LIMITS)
 _BY_NAME = (EDS, RDS, SDS, ECDS)
 
 Resources = Mapping[str, Mapping[str, Blob]]
@@ -167,7 +171,9 @@ class StreamSession:
         first = state is None
         if state is None:
             partial = self.style is Style.SOTW and request.type_url not in _FULL_STATE
-            state = TypeState(request.type_url, self.limits.names, partial, since=now)
+            state = TypeState(
+                request.type_url, self.limits.names, partial, since=now, lingers=request.type_url in _LINGERING
+            )
             state.offer(self._resources.get(request.type_url, {}), self._version)
             self._types[request.type_url] = state
         if isinstance(request, SotwRequest):
@@ -202,7 +208,7 @@ class StreamSession:
                 continue
             changed = state.next_group()
             delta = state.delta()
-            gone = delta.gone and (type_url not in _FIRST or self._may_remove(now))
+            gone = delta.gone and self._may_remove(state, now)
             removed = (*delta.absent, *delta.gone) if gone else delta.absent
             if changed or removed or (state.wildcard and not state.answered):
                 return self._push(state, changed, removed, now)
@@ -213,6 +219,7 @@ class StreamSession:
         times = [at + GRACE for at in self._moving()] if any(self._pending(url) for url in _THEN) else []
         if self._opened is not None and any(self._pending(url) for url in _FIRST):
             times.append(self._opened + OPENING)
+        times += [state.gone_since + LINGER for state in self._types.values() if state.lingers and state.gone]
         return min((at for at in times if at > now), default=None)
 
     # how it stands
@@ -222,6 +229,11 @@ class StreamSession:
         state = self._types.get(type_url)
         held: Holding | None = state.held.get(name) if state else None
         return held.hash if held is not None else ""
+
+    def refuses(self, type_url: str, name: str) -> bool:
+        """Whether the client has refused the current version."""
+        state = self._types.get(type_url)
+        return state is not None and name in state.refusals
 
     def subscribed(self, type_url: str) -> bool:
         """Whether the client wants anything of this type."""
@@ -312,12 +324,16 @@ class StreamSession:
         state = self._types.get(type_url)
         return state is not None and bool(state.delta())
 
-    def _may_remove(self, now: float) -> bool:
-        """Whether no listener or route of the client can still name what is no longer wanted."""
+    def _may_remove(self, state: TypeState, now: float) -> bool:
+        """Whether nothing the client uses can still name what is no longer wanted."""
+        if state.lingers:
+            return now >= state.gone_since + LINGER
+        if state.type_url not in _FIRST:
+            return True
         if self._opened is None or now < self._opened + OPENING:
             return False
-        users = [state for url in _THEN if (state := self._types.get(url)) is not None]
-        return all(state.in_sync and not state.lagging for state in users)
+        users = [user for url in _THEN if (user := self._types.get(url)) is not None]
+        return all(user.in_sync and not user.lagging for user in users)
 
     def _push(self, state: TypeState, changed: Mapping[str, Blob], removed: tuple[str, ...], now: float) -> Push:
         self._nonce += 1

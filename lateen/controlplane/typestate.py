@@ -67,7 +67,7 @@ class TypeState:
     """One type of one stream. `wanted` is the newest state; no history is kept, so a stalled client costs nothing.
 
     `partial`: a removal cannot be told (state of the world, by name). What the client keeps for that reason, or may keep
-    although it asked anew, is `retained`.
+    although it asked anew, is `retained`. `lingers`: removals are not urgent, so that they do not count as out of sync.
     """
 
     type_url: str
@@ -90,6 +90,9 @@ class TypeState:
     since: float = 0.0
     settled: bool = True
     moving_since: float | None = None
+    lingers: bool = False
+    gone: tuple[str, ...] = ()
+    gone_since: float = 0.0
     _delta: Delta | None = None
 
     # what the client wants
@@ -285,12 +288,15 @@ class TypeState:
     @property
     def in_sync(self) -> bool:
         """Nothing to send, nothing awaited (refused resources excepted)."""
-        return self.in_flight is None and not self.delta()
+        delta = self.delta()
+        return self.in_flight is None and not (delta.changed or delta.absent or (delta.gone and not self.lingers))
 
     def settle(self, now: float) -> None:
         """Remember since when it is in sync or not, and since when changes (not mere removals) are on their way."""
         if self.in_sync != self.settled:
             self.settled, self.since = not self.settled, now
+        if self.delta().gone != self.gone:
+            self.gone, self.gone_since = self.delta().gone, now
         moving = self.in_flight is not None or bool(self.delta().changed)
         if not moving:
             self.moving_since = None

@@ -276,6 +276,16 @@ async def test_a_silent_ext_authz_holds_a_listener_back_for_two_seconds_only(mes
         assert 1.5 < asyncio.get_running_loop().time() - began < 3.5
 
 
+async def test_a_policy_that_ext_authz_refuses_holds_nothing_back(mesh: Harness) -> None:
+    mesh.translator.of["service"] = (policy("shop/app"),)
+    await mesh.choose("app-1", listener("inbound"))
+    async with service(mesh, "lateen-extauthz") as authz, client(mesh) as envoy:
+        await authz.subscribe(WORKLOAD_POLICY)
+        await authz.receive(refuse="cannot compile")
+        await envoy.subscribe(LDS)
+        await envoy.receive(timeout=1)
+
+
 async def test_an_ext_authz_that_leaves_holds_nothing_back(mesh: Harness) -> None:
     mesh.translator.of["service"] = (policy("shop/app"),)
     await mesh.choose("app-1", listener("inbound"))

@@ -5,6 +5,7 @@ import pytest
 from lateen.controlplane.names import CDS, EDS, LDS, RDS, WORKLOAD_POLICY
 from lateen.controlplane.session import (
     GRACE,
+    LINGER,
     OPENING,
     Acked,
     DeltaRequest,
@@ -292,6 +293,25 @@ def test_our_own_types_are_served_as_wildcards() -> None:
     client.offer(snapshot(blob(WORKLOAD_POLICY, "ns/b", "2")), "v2")
     client.quiesce()
     assert {n: b.hash for n, b in client.held[WORKLOAD_POLICY].items()} == {"ns/b": "2@ns/b"}
+
+
+def test_a_policy_lingers_until_no_proxy_can_ask_about_it_any_more() -> None:
+    client = DeltaModel()
+    client.ask(WORKLOAD_POLICY)
+    client.offer(snapshot(blob(WORKLOAD_POLICY, "ns/a"), blob(WORKLOAD_POLICY, "ns/b")))
+    client.quiesce()
+    client.offer(snapshot(blob(WORKLOAD_POLICY, "ns/b", "2")), "v2")
+    client.pump()
+    client.handle()
+    client.now += LINGER - 0.1
+    client.pump()
+    assert {n: b.hash for n, b in client.held[WORKLOAD_POLICY].items()} == {"ns/a": "1@ns/a", "ns/b": "2@ns/b"}
+    assert client.session.synced
+    assert client.session.wake_at(client.now) is not None
+    client.now += 0.1
+    client.pump()
+    client.handle()
+    assert set(client.held[WORKLOAD_POLICY]) == {"ns/b"}
 
 
 def test_types_that_are_not_served_are_mentioned_once_and_bounded() -> None:
