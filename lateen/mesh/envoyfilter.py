@@ -147,7 +147,8 @@ class EnvoyConfigObjectMatch(Spec):
     def _one(self) -> "EnvoyConfigObjectMatch":
         at_most_one(self, ("listener", "route_configuration", "cluster", "waypoint"))
         if (self.context is PatchContext.WAYPOINT) != (self.waypoint is not None):
-            raise rule_error("requires", "waypoint matches and context WAYPOINT need one another", "context")
+            message = "waypoint matches and context WAYPOINT need one another"
+            raise rule_error("requires", message, "context", hint="set both waypoint and context: WAYPOINT, or neither")
         return self
 
 

@@ -126,7 +126,11 @@ class ListenerTLS(DefaultedSpec):
     @model_validator(mode="after")
     def _certificates(self) -> "ListenerTLS":
         if self.mode is TLSModeType.TERMINATE and not self.certificate_refs and not self.options:
-            raise rule_error("requires", "certificateRefs or options must be specified when mode is Terminate")
+            raise rule_error(
+                "requires",
+                "certificateRefs or options must be specified when mode is Terminate",
+                hint="add certificateRefs: [{name: SECRET}]",
+            )
         return self
 
 
@@ -146,13 +150,34 @@ class Listener(DefaultedSpec):
     @model_validator(mode="after")
     def _protocol(self) -> "Listener":
         if self.tls is not None and self.protocol in {"HTTP", "TCP", "UDP"}:
-            raise rule_error("requires", "tls must not be specified for protocols ['HTTP', 'TCP', 'UDP']", "tls")
+            raise rule_error(
+                "requires",
+                "tls must not be specified for protocols ['HTTP', 'TCP', 'UDP']",
+                "tls",
+                hint="remove tls, or use protocol: HTTPS",
+            )
         if self.tls is not None and self.protocol == "HTTPS" and self.tls.mode is not TLSModeType.TERMINATE:
-            raise rule_error("requires", "tls mode must be Terminate for protocol HTTPS", "tls", "mode")
+            raise rule_error(
+                "requires",
+                "tls mode must be Terminate for protocol HTTPS",
+                "tls",
+                "mode",
+                hint="use protocol: TLS to pass TLS through",
+            )
         if self.tls is None and self.protocol == "TLS":
-            raise rule_error("requires", "tls mode must be set for protocol TLS", "protocol")
+            raise rule_error(
+                "requires",
+                "tls mode must be set for protocol TLS",
+                "protocol",
+                hint="add tls: {mode: Passthrough} or Terminate",
+            )
         if self.hostname and self.protocol in {"TCP", "UDP"}:
-            raise rule_error("requires", "hostname must not be specified for protocols ['TCP', 'UDP']", "hostname")
+            raise rule_error(
+                "requires",
+                "hostname must not be specified for protocols ['TCP', 'UDP']",
+                "hostname",
+                hint="remove hostname",
+            )
         return self
 
 
@@ -173,9 +198,19 @@ class GatewayAddress(DefaultedSpec):
             try:
                 ipaddress.ip_address(self.value)
             except ValueError:
-                raise rule_error("address", "must be an IP address", "value") from None
+                raise rule_error(
+                    "address",
+                    "must be an IP address",
+                    "value",
+                    hint="write an address such as 10.0.0.1, or use type: Hostname",
+                ) from None
         if self.type == "Hostname" and not re.fullmatch(_WILDCARD_HOST[1:-1], self.value):
-            raise rule_error("address", "Hostname value must be empty or contain only valid characters", "value")
+            raise rule_error(
+                "address",
+                "Hostname value must be empty or contain only valid characters",
+                "value",
+                hint="write a host name such as api.example.com",
+            )
         return self
 
 

@@ -4,7 +4,6 @@ from enum import StrEnum
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field, model_validator
-from pydantic_core import PydanticCustomError
 
 from lateen.mesh.metadata import Resource
 from lateen.mesh.spec import MAX_PORT, LabelSelector, Spec, rule_error
@@ -28,9 +27,11 @@ class MutualTLS(Spec):
 def _port_key(value: object) -> object:
     text = str(value)
     if not (text.isascii() and text.isdigit()):
-        raise PydanticCustomError("port_key", "must be a port number in quotes")
+        raise rule_error(
+            "port_key", "must be a port number", hint='write the number of the workload\'s port, such as "8080"'
+        )
     if not 0 < int(text[:6]) <= MAX_PORT or len(text) > len(str(MAX_PORT)):
-        raise PydanticCustomError("port_range", "port must be between 1-65535")
+        raise rule_error("port_range", "port must be between 1-65535")
     return int(text)
 
 
@@ -47,7 +48,9 @@ class PeerAuthenticationSpec(Spec):
     @model_validator(mode="after")
     def _ports_need_selector(self) -> "PeerAuthenticationSpec":
         if self.port_level_mtls and not (self.selector and self.selector.match_labels):
-            raise rule_error("requires", "portLevelMtls requires selector", "portLevelMtls")
+            raise rule_error(
+                "requires", "portLevelMtls requires selector", "portLevelMtls", hint="add selector.matchLabels"
+            )
         return self
 
 

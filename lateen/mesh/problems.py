@@ -263,16 +263,17 @@ def _rule(error: ErrorDetails, _path: Path, _plain: str) -> tuple[str, str]:
     message = error["msg"]
     if error["type"] in _PYDANTIC:
         message = message[0].lower() + message[1:]
-    return message, _HINTS.get(error["type"], "")
+    return message, error.get("ctx", {}).get("hint", "") or _HINTS.get(error["type"], "")
 
 
 _HINTS = {
     "one_of": "keep one of them and remove the others",
     "none_of": "set one of them",
     "required": "add what is missing",
+    "path": "write an absolute path, such as /v1",
     "duplicate": "rename or remove one of them",
     "port_range": "write a number from 1 to 65535",
-    "url": "write a whole URL, such as https://example.com/keys.json",
+    "url": "write a whole URL, such as https://example.com/path",
 }
 
 

@@ -4,7 +4,6 @@ from enum import StrEnum
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
-from pydantic_core import PydanticCustomError
 
 from lateen.mesh.metadata import Resource
 from lateen.mesh.spec import Port, Spec, WorkloadSelector, at_most_one, rule_error, unique
@@ -39,7 +38,9 @@ class ServiceEntryPort(Spec):
 
 def _not_star(value: str) -> str:
     if value == "*":
-        raise PydanticCustomError("host", "hostname cannot be wildcard")
+        raise rule_error(
+            "host", "hostname cannot be wildcard", hint="name a host, or a part of one such as *.example.com"
+        )
     return value
 
 
@@ -65,14 +66,19 @@ class ServiceEntrySpec(Spec):
         at_most_one(self, ("workload_selector", "endpoints"), "only one of workloadSelector or endpoints can be set")
         resolution = self.resolution
         if resolution is ServiceEntryResolution.NONE and self.has("endpoints"):
-            raise rule_error("requires", "NONE mode cannot set endpoints", "endpoints")
+            raise rule_error(
+                "requires", "NONE mode cannot set endpoints", "endpoints", hint="add resolution: STATIC or DNS"
+            )
         if resolution is ServiceEntryResolution.DNS_ROUND_ROBIN and len(self.endpoints) > 1:
-            raise rule_error("requires", "DNS_ROUND_ROBIN mode cannot have multiple endpoints", "endpoints", 1)
+            message = "DNS_ROUND_ROBIN mode cannot have multiple endpoints"
+            raise rule_error("requires", message, "endpoints", 1, hint="keep one endpoint, or use resolution: DNS")
         if resolution not in {ServiceEntryResolution.NONE, ServiceEntryResolution.STATIC}:
             for index, address in enumerate(self.addresses):
                 if "/" in address:
                     message = "CIDR addresses are allowed only for NONE/STATIC resolution types"
-                    raise rule_error("requires", message, "addresses", index)
+                    raise rule_error(
+                        "requires", message, "addresses", index, hint="use resolution: STATIC, or a single address"
+                    )
         return self
 
     @model_validator(mode="after")

@@ -70,9 +70,9 @@ class DefaultedSpec(Spec):
         return {k: v for k, v in data.items() if v is not None or k not in defaulted}
 
 
-def rule_error(code: str, message: str, *path: str | int) -> PydanticCustomError:
+def rule_error(code: str, message: str, *path: str | int, hint: str = "") -> PydanticCustomError:
     """A violated rule; `path` (camelCase names and list indexes, below the object at fault) says which member to point at."""
-    return PydanticCustomError(code, "{message}", {"message": message, "path": path})
+    return PydanticCustomError(code, "{message}", {"message": message, "path": path, "hint": hint})
 
 
 def at_most_one(spec: Spec, fields: Sequence[str], message: str = "") -> None:
@@ -202,17 +202,20 @@ class PortSelector(Spec):
     number: UInt32 | None = None
 
 
+_WHOLE_LABELS = "labels are compared whole: write the label itself"
+
+
 def _label_key(key: str) -> str:
     if "*" in key:
-        raise PydanticCustomError("label", "wildcard not allowed in label key match")
+        raise rule_error("label", "wildcard not allowed in label key match", hint=_WHOLE_LABELS)
     if not key:
-        raise PydanticCustomError("label", "key must not be empty")
+        raise rule_error("label", "key must not be empty", hint="name a label")
     return key
 
 
 def _label_value(value: object) -> object:
     if isinstance(value, str) and "*" in value:
-        raise PydanticCustomError("label", "wildcard not allowed in label value match")
+        raise rule_error("label", "wildcard not allowed in label value match", hint=_WHOLE_LABELS)
     return value
 
 
@@ -230,7 +233,8 @@ class LabelSelector(Spec):
             try:
                 _label_key(key)
             except PydanticCustomError as error:
-                raise rule_error("label", error.message(), "matchLabels", key) from None
+                hint = (error.context or {}).get("hint", "")
+                raise rule_error("label", error.message(), "matchLabels", key, hint=hint) from None
         return self
 
 
@@ -242,7 +246,8 @@ class WorkloadSelector(Spec):
 
 def _same_namespace(value: object) -> object:
     if isinstance(value, str) and value:
-        raise PydanticCustomError("cross_namespace", "cross namespace referencing is not currently supported")
+        hint = "remove namespace, and put the policy into the namespace of its target"
+        raise rule_error("cross_namespace", "cross namespace referencing is not currently supported", hint=hint)
     return value
 
 

@@ -138,9 +138,9 @@ class TagOverride(Spec):
     @model_validator(mode="after")
     def _value(self) -> "TagOverride":
         if self.has("operation") and self.operation is TagOperation.UPSERT and not self.value:
-            raise rule_error("requires", "value must be set when operation is UPSERT", "operation")
+            raise rule_error("requires", "value must be set when operation is UPSERT", "operation", hint="add value")
         if self.operation is TagOperation.REMOVE and self.value is not None:
-            raise rule_error("requires", "value must not be set when operation is REMOVE", "value")
+            raise rule_error("requires", "value must not be set when operation is REMOVE", "value", hint="remove value")
         return self
 
 

@@ -17,9 +17,11 @@ _PORT_NAME_LIMIT = 63
 def _address(value: str) -> str:
     if value.startswith(_UNIX):
         if value[len(_UNIX) :][:1] not in {"/", "@"}:
-            raise PydanticCustomError("address", "UDS must be an absolute path or abstract socket")
+            raise rule_error(
+                "address", "UDS must be an absolute path or abstract socket", hint="write unix:///path or unix://@name"
+            )
         if value.endswith("/"):
-            raise PydanticCustomError("address", "UDS may not be a dir")
+            raise rule_error("address", "UDS may not be a dir", hint="remove the slash at the end")
     return value
 
 
@@ -37,12 +39,11 @@ class Endpoint(Spec):
     @model_validator(mode="after")
     def _ports(self) -> "Endpoint":
         if (self.address or "").startswith(_UNIX) and self.has("ports"):
-            raise rule_error("requires", "UDS may not include ports", "ports")
+            raise rule_error("requires", "UDS may not include ports", "ports", hint="remove ports")
         for name in self.ports:
             if len(name) >= _PORT_NAME_LIMIT or not _PORT_NAME.fullmatch(name):
-                raise rule_error(
-                    "port_name", "port name must be valid: letters, digits and dashes, less than 63", "ports", name
-                )
+                hint = "use letters, digits and '-', less than 63 of them"
+                raise rule_error("port_name", "port name must be valid", "ports", name, hint=hint)
         return self
 
 
