@@ -72,6 +72,32 @@ spec:
     until(lambda: call("GET", url, proxy=mesh.proxy("orders")).status == 200, 5)
 
 
+def test_what_envoy_refuses_keeps_the_old_state_and_names_the_yaml(mesh: RunningMesh) -> None:
+    text = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: ledger, namespace: legacy-system}
+spec:
+  hosts: [ledger.legacy-system.svc.cluster.local]
+  http:
+    - headers: {request: {set: {x-who: "%NOPE()%"}}}
+      route: [{destination: {host: ledger}}]
+"""
+    said = len(mesh.output)
+    path = mesh.directory / "refused.yaml"
+    replace_file(path, text)
+    try:
+        until(lambda: "Not supported field in StreamInfo: NOPE" in mesh.output[said:], 5)
+        assert "VirtualService/legacy-system/ledger" in mesh.output[said:]
+        assert "refused.yaml:2" in mesh.output[said:]
+        assert mesh.proxies()["orders-0"]["types"]["RDS"]["status"] == "NACK"
+        _works(mesh)
+    finally:
+        path.unlink()
+    until(mesh.settled, 10)
+    assert {entry["status"] for entry in mesh.proxies()["orders-0"]["types"].values()} == {"SYNCED"}
+
+
 def test_replicas_can_be_added_and_removed(mesh: RunningMesh) -> None:
     url = "http://ledger.legacy-system.svc.cluster.local:8080/x"
 
