@@ -28,7 +28,7 @@ def parse_csr(pem: bytes) -> WorkloadKey:
     try:
         request = x509.load_pem_x509_csr(pem)
         key = request.public_key()
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise CsrRefusedError("the request is not a readable PEM certificate request") from error
     checked = _policed(key)
     try:
