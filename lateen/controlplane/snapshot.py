@@ -33,7 +33,7 @@ from lateen.mesh.view import MeshView
 from lateen.mesh.workloads import Workload
 
 _PATH_PART = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
-UNTRANSLATABLE = "LTN0201"
+UNTRANSLATABLE = "LTN0301"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

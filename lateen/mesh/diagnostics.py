@@ -81,6 +81,8 @@ CODES: Mapping[str, str] = MappingProxyType(
         "LTN0209": "a policy targets a kind that has no effect here",
         "LTN0210": "a Service selects no workload",
         "LTN0211": "a port of a Service leads to no port of its workloads",
+        # ours: translation (controlplane)
+        "LTN0301": "part of a resource cannot become Envoy configuration and is left out",
         # ours: the text of a file
         "LTN0001": "the file is not well-formed YAML",
         "LTN0002": "a key stands twice in one mapping",

@@ -168,3 +168,26 @@ def test_an_unknown_workload_still_gets_the_way_out() -> None:
     snapshot.check()
     assert next(iter(snapshot.resources[names.LDS])) == "127.9.0.99_15001"
     assert not [name for name in snapshot.resources[names.CDS] if name.startswith("inbound")]
+
+
+@pytest.mark.parametrize(("pattern", "codes"), [("/(?=a)", ["LTN0301"]), ("/a+", [])])
+def test_what_is_left_out_is_a_diagnostic_with_its_place(pattern: str, codes: list[str]) -> None:
+    text = f"""
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: v, namespace: default}}
+spec:
+  hosts: [reviews]
+  http:
+  - match: [{{uri: {{regex: "{pattern}"}}}}]
+    route: [{{destination: {{host: reviews}}}}]
+"""
+    loaded = load_text(_BASE + text, "mesh.yaml")
+    view = MeshView.build(loaded.resources, MeshConfig())
+    found = snapshot_for(view, _proxy(view, "client-0")).diagnostics
+    assert [d.code for d in found] == codes
+    for diagnostic in found:
+        assert (diagnostic.resource, diagnostic.path) == ("VirtualService/default/v", "spec.http[0]")
+        assert "regex" in diagnostic.source_line
+        assert not diagnostic.invalid
