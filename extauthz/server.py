@@ -44,6 +44,9 @@ def grpc_server(checker: Checker, health: Health, address: str, credentials: grp
             ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
             ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
             ("grpc.so_reuseport", 0),
+            # Proxies may ask often whether the connection still lives (http2KeepAlive of a DestinationRule).
+            ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+            ("grpc.keepalive_permit_without_calls", 1),
         ],
         maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS,
     )

@@ -182,7 +182,8 @@ class AdsClient:
         options = [
             ("grpc.ssl_target_name_override", self._server_name),
             ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
-            ("grpc.keepalive_time_ms", 30_000),
+            # gRPC servers end connections that ping more often than every 5 minutes ("too_many_pings").
+            ("grpc.keepalive_time_ms", 310_000),
             ("grpc.keepalive_timeout_ms", 10_000),
             ("grpc.use_local_subchannel_pool", 1),
             ("grpc.enable_retries", 0),

@@ -367,6 +367,9 @@ async def test_the_payments_policies(tmp_path: Path) -> None:
         assert (await mesh.call("GET", "/v1/x", authorization="Bearer nonsense")).text.startswith(
             "Jwt is not in the form"
         )
+        metrics = (await mesh.get("/metrics")).text
+        assert 'lateen_jwks_up{uri="https://auth.corp.com/jwks"} 1.0' in metrics
+        assert 'lateen_authz_decisions_total{policy="payments/jwt",verdict="unauthenticated"} 8.0' in metrics
 
 
 async def test_a_denial_can_be_explained_by_its_id_and_tells_the_client_nothing(tmp_path: Path) -> None:
