@@ -37,7 +37,7 @@ class Api:
         self._pusher = pusher
         self._events = events
         self._clock = clock
-        self._one_apply_at_a_time = asyncio.Lock()
+        self._one_change_at_a_time = asyncio.Lock()
 
     def app(self) -> Starlette:
         """The ASGI application."""
@@ -60,12 +60,12 @@ class Api:
         word, namespace = request.query_params.get("kind"), request.query_params.get("namespace")
         kind = _kind(word).id if word else None
         items = [
-            _item(item)
+            item
             for item in self._configuration.inventory.items()
             if kind in (None, item.located.resource.key.kind)
             and namespace in (None, "", item.located.resource.key.namespace)
         ]
-        return JSONResponse({"items": items})
+        return await asyncio.to_thread(lambda: JSONResponse({"items": [_item(item) for item in items]}))
 
     async def resource(self, request: Request) -> Response:
         """GET and DELETE /v1/resources/{kind}/{namespace}/{name}."""
@@ -75,10 +75,12 @@ class Api:
         if request.method == "GET":
             item = self._configuration.inventory.get(key)
             return JSONResponse(_item(item)) if item is not None else _error(404, f"{key} does not exist")
-        try:
-            found = self._configuration.delete(key, _origin(request))
-        except Conflict as conflict:
-            return _error(409, f"{key} {conflict}")
+        async with self._one_change_at_a_time:
+            try:
+                found = self._configuration.delete(key, _origin(request))
+            except Conflict as conflict:
+                return _error(409, f"{key} {conflict}")
+            await asyncio.to_thread(self._configuration.save)
         return JSONResponse({"deleted": str(key)}) if found else _error(404, f"{key} does not exist")
 
     async def apply(self, request: Request) -> Response:
@@ -90,9 +92,10 @@ class Api:
         except UnicodeDecodeError as error:
             return _error(400, f"the body is not UTF-8 text (byte {error.start})")
         file = request.query_params.get("file", "request")[:4096]
-        async with self._one_apply_at_a_time:
+        async with self._one_change_at_a_time:
             loaded = await asyncio.to_thread(load_text, text, file)
             applied = self._configuration.apply(loaded, origin)
+            await asyncio.to_thread(self._configuration.save)
         diagnostics = [d.to_dict() for d in applied.diagnostics]
         if applied.refused:
             self._events.publish("config", accepted=False, files=[file], diagnostics=diagnostics)

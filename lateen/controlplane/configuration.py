@@ -54,6 +54,7 @@ class Configuration:
         self._metrics = metrics
         self._events = events
         self._state_file = state_file
+        self._unsaved = False
         self._log = structlog.get_logger()
 
     # files
@@ -121,8 +122,7 @@ class Configuration:
                 results.append((key, "created" if before is None else "configured"))
                 upserts.append(located)
         changed = self.inventory.change(origin, upserts)
-        if upserts:
-            self._save()
+        self._unsaved = self._unsaved or bool(upserts)
         if changed:
             self._changed(origin.value)
         return Applied(tuple(results), diagnostics, refused=False)
@@ -135,7 +135,7 @@ class Configuration:
                 return False
             raise Conflict(_owner(item))
         changed = self.inventory.change(origin, (), (key,))
-        self._save()
+        self._unsaved = True
         if changed:
             self._changed(origin.value)
         return True
@@ -188,9 +188,11 @@ class Configuration:
                 error=str(error),
             )
 
-    def _save(self) -> None:
-        if self._state_file is None:
+    def save(self) -> None:
+        """Write the state file if anything has changed; blocking, one at a time."""
+        if self._state_file is None or not self._unsaved:
             return
+        self._unsaved = False
         state = {
             origin.value: [
                 {"file": located.source.file, "resource": located.resource.to_dict()}
