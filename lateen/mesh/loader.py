@@ -62,7 +62,7 @@ class _Collected:
         earlier = self.resources.pop(key, None)
         if earlier is not None:
             findings = Findings(str(key), located.source, type(located.resource))
-            first = earlier.source.position(())
+            first = earlier.source.position(("metadata", "name"))
             message = f"{key} is declared twice, the last one counts"
             findings.add(
                 "LTN0111",

@@ -97,7 +97,7 @@ CASES = [
         "apiVersion: telemetry.istio.io/v1\nkind: Telemetry\nmetadata: {name: a}\n",
         "no effect yet",
     ),
-    Case("LTN0111", OK + "---\n" + OK, (8, 12), OK + "---\n" + OK.replace("name: a", "name: a, namespace: b"), "declared twice", "x.yaml:1"),
+    Case("LTN0111", OK + "---\n" + OK, (8, 12), OK + "---\n" + OK.replace("name: a", "name: a, namespace: b"), "declared twice", "x.yaml:3"),
     Case(
         "LTN0112",
         RL + "  limits: [{name: a, unlimited: true}, {name: a, unlimited: true}]\n",
@@ -116,7 +116,11 @@ OTHER_OWNERS = {
 
 
 def _owned_elsewhere(code: str) -> bool:
-    return code in OTHER_OWNERS or (code.startswith("IST") and code != "IST0106") or code.startswith(("LTN02", "LTN03", "LTN09"))
+    return (
+        code in OTHER_OWNERS
+        or (code.startswith("IST") and code != "IST0106")
+        or code.startswith(("LTN02", "LTN03", "LTN09"))
+    )
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c.code}-{c.message[:24]}")

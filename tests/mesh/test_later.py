@@ -53,7 +53,11 @@ def _unread(kind: str, model: type[Spec], prefix: str, read: set[str], seen: tup
         if (not prefix and alias in _ENVELOPE) or later_note(kind, path) is not None:
             continue
         shape = fields_of(model)[alias]
-        if name not in read and name not in _READ_AS_OLD_SPELLING | _FOR_HUMANS and not _READ_BY_COMPUTED_NAME.match(name):
+        if (
+            name not in read
+            and name not in _READ_AS_OLD_SPELLING | _FOR_HUMANS
+            and not _READ_BY_COMPUTED_NAME.match(name)
+        ):
             yield path
         elif shape.model is not None and shape.model not in seen:
             yield from _unread(kind, shape.model, path + shape.container, read, (*seen, shape.model))
