@@ -151,7 +151,7 @@ class SdsIdentity:
 
     async def _follow(self) -> AsyncIterator[TlsMaterial]:
         """One stream: yields each complete pair, acknowledging what is well formed."""
-        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.keepalive_time_ms", 30_000)]
+        options = [("grpc.use_local_subchannel_pool", 1)]
         async with grpc.aio.insecure_channel(self._target, options=options) as channel:
             call = sds_pb2_grpc.SecretDiscoveryServiceStub(channel).StreamSecrets()
             request = discovery_pb2.DiscoveryRequest(
