@@ -39,9 +39,9 @@ def tool(name: str) -> str:
     return found
 
 
-def check_host() -> None:
-    """Raise NetnsError unless this process may and can make network namespaces."""
-    if os.geteuid() != 0:
+def check_host(user: int) -> None:
+    """Raise NetnsError unless `user`, who runs this process, may and can make network namespaces."""
+    if user != 0:
         raise NetnsError("netns mode needs root: use sudo, or --mode loopback, which needs no privileges")
     for name in TOOLS:
         tool(name)

@@ -82,7 +82,7 @@ def run(
         return EXIT_INVALID
     try:
         if mode == commands.NETNS:
-            netns.check_host()
+            netns.check_host(os.geteuid())
         envoy_path()
     except (netns.NetnsError, FileNotFoundError) as error:
         _say(f"error: {error}")

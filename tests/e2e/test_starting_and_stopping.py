@@ -193,13 +193,6 @@ def test_not_in_sync_in_time_is_exit_5_and_says_who(small: Path, tmp_path: Path)
     assert "shop/web-0: web does not listen on port 8080" in done.stderr
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may")
-def test_netns_mode_without_root_says_what_to_do(small: Path, tmp_path: Path) -> None:
-    done = _up(small, tmp_path, "--mode", "netns")
-    assert done.returncode == 2
-    assert "--mode loopback" in done.stderr
-
-
 def test_the_five_printed_commands_work_when_pasted(mesh: RunningMesh) -> None:
     lines = mesh.output.partition("try, in another terminal:")[2].splitlines()
     commands = [line.strip() for line in lines if line.startswith(("  curl", "  for"))]

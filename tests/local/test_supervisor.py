@@ -148,8 +148,9 @@ async def test_the_runner_sweeps_when_the_reaper_is_killed(tmp_path: Path) -> No
 
 
 RUNNER = """
-import asyncio, json, sys
+import asyncio, json, subprocess, sys
 from pathlib import Path
+from lateen.local.reaper import MARKER
 from lateen.local.rundir import create_run_dir
 from lateen.local.supervisor import ProcessSpec, Supervisor
 
@@ -161,6 +162,8 @@ async def main():
     supervisor.start(ProcessSpec("daemon", tuple(json.loads(sys.argv[4])), {"PATH": "/usr/bin:/bin"}))
     while not supervisor.pid("daemon"):
         await asyncio.sleep(0.01)
+    # As the command of --exec: a child of the runner, not of the reaper, with a child of its own.
+    subprocess.Popen(["setsid", "sh", "-c", "sleep 600 & exec sleep 600"], env={"PATH": "/usr/bin:/bin", MARKER: run.id})
     print(run.id, supervisor.reaper_pid, flush=True)
     await asyncio.sleep(600)
 
@@ -185,7 +188,7 @@ def _wait(condition: Callable[[], object], seconds: float = 15) -> None:
 
 def test_nothing_survives_a_runner_that_is_killed(tmp_path: Path) -> None:
     process, run_id, reaper_pid = _runner(tmp_path)
-    _wait(lambda: len(_of(run_id)) >= 3)
+    _wait(lambda: len(_of(run_id)) >= 5)
     process.kill()
     process.wait(5)
     _wait(lambda: not _of(run_id) and not _alive(reaper_pid))
