@@ -24,7 +24,6 @@ from lateen.envoyapi.envoy.extensions.filters.listener.tls_inspector.v3 import t
 from lateen.envoyapi.envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2 as hcm,
 )
-from lateen.mesh.hosts import HostIndex, fqdn
 from lateen.mesh.kinds import ResourceKey
 from lateen.mesh.services import Protocol, Service, ServicePort
 from lateen.mesh.view import MeshView
@@ -207,8 +206,7 @@ def _connection_targets(scope: Scope, service: Service, port: int, *, tls: bool)
     destinations = Destinations(scope, port)
     client = Client(MESH, port, scope.namespace, scope.labels)
     result: list[TcpTarget] = []
-    owners = [v for v in scope.virtual_services if (v.spec.tls if tls else v.spec.tcp)]
-    index = HostIndex((fqdn(host, v.namespace), v) for v in owners for host in v.spec.hosts)
+    index = scope.tls_rules if tls else scope.tcp_rules
     for owner in index.most_specific(service.hostname)[:1]:
         with scope.findings.guard(owner.key, "spec.tls" if tls else "spec.tcp"):
             result.extend((tls_targets if tls else tcp_targets)(owner, client, destinations))

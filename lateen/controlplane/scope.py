@@ -12,6 +12,7 @@ from lateen.controlplane.telemetry import NOBODY, Peer
 from lateen.controlplane.traffic_policies import EffectivePolicy, effective_policy, with_defaults
 from lateen.mesh.destination_rules import MergedRule
 from lateen.mesh.destinationrule import DestinationRule, LocalityLoadBalancerSetting
+from lateen.mesh.hosts import HostIndex, fqdn
 from lateen.mesh.kinds import ResourceKey
 from lateen.mesh.services import Resolution, Service
 from lateen.mesh.sidecar import Sidecar
@@ -64,6 +65,16 @@ class Scope:
     def virtual_services(self) -> tuple[VirtualService, ...]:
         """The VirtualServices of the mesh gateway, in precedence order."""
         return self.view.virtual_services(self.namespace, self.labels)
+
+    @functools.cached_property
+    def tcp_rules(self) -> HostIndex[VirtualService]:
+        """VirtualServices with `tcp` rules, by host."""
+        return HostIndex((fqdn(h, v.namespace), v) for v in self.virtual_services if v.spec.tcp for h in v.spec.hosts)
+
+    @functools.cached_property
+    def tls_rules(self) -> HostIndex[VirtualService]:
+        """VirtualServices with `tls` rules, by host."""
+        return HostIndex((fqdn(h, v.namespace), v) for v in self.virtual_services if v.spec.tls for h in v.spec.hosts)
 
     @functools.cached_property
     def dynamic_hosts(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from lateen.controlplane import clusters, names
 from lateen.controlplane.blobs import Blob, Blobs
@@ -71,55 +71,90 @@ class _Part:
     findings: tuple[Finding, ...]
 
 
+class _ViewMemo:
+    """What proxies share while the view stays the same. Each entry is a function of its key and the view."""
+
+    def __init__(self, view: MeshView, blobs: Blobs) -> None:
+        self.view = view
+        self.blobs = blobs
+        self._labels = mentioned_labels(view)
+        self._parts: dict[ProxyClass, tuple[_Part, Scope]] = {}
+        self._listeners: dict[tuple[ProxyClass, Peer], tuple[Blob, ...]] = {}
+        self._clusters: dict[tuple[object, ...], tuple[_Part, object]] = {}
+
+    def labels(self, proxy: Proxy) -> dict[str, str]:
+        """Those of a proxy's labels on which its configuration can depend."""
+        return {key: value for key, value in sorted(proxy.labels.items()) if key in self._labels}
+
+    def part(self, proxy: Proxy, workload: Workload | None) -> tuple[_Part, Scope]:
+        """The outbound part of the proxy's class."""
+        labels = self.labels(proxy)
+        locality, network = (workload.locality, workload.network) if workload is not None else ("", "")
+        key = ProxyClass(proxy.namespace, tuple(labels.items()), proxy.mode, locality, network)
+        if key not in self._parts:
+            scope = Scope(self.view, proxy.namespace, labels, proxy.mode, locality=locality)
+            self._parts[key] = _outbound(scope, self), scope
+        part, scope = self._parts[key]
+        peer = peer_of(self.view, workload)
+        own = scope.of_peer(peer)
+        if proxy.mode == Mode.REDIRECT:
+            if (key, peer) not in self._listeners:
+                self._listeners[key, peer] = tuple(_listener_blobs(self.blobs, captured_listeners(own)))
+            part = dataclasses.replace(part, blobs=part.blobs + self._listeners[key, peer])
+        return part, own
+
+    def clusters(self, scope: Scope, services: Iterable[Service]) -> list[Blob]:
+        """Clusters and endpoints of services: the same for all clients that see a service under the same rule."""
+        made: list[Blob] = []
+        client = (scope.mode, scope.gateway, scope.locality, tuple(sorted(scope.labels.items())))
+        for service in services:
+            merged = scope.rule(service.hostname)
+            namespace = (
+                scope.namespace if merged is not None else ""
+            )  # a rule may name Secrets of the client's namespace
+            key = (id(service), id(merged), namespace, *client)
+            if key not in self._clusters:
+                before = set(scope.findings)
+                found = tuple(_service_blobs(scope, self.blobs, service))
+                findings = tuple(f for f in scope.findings if f not in before)
+                self._clusters[key] = _Part(found, findings), (service, merged)  # held, so that ids stay theirs
+            part = self._clusters[key][0]
+            scope.findings.extend(iter(part.findings))
+            made.extend(part.blobs)
+        return made
+
+
 class Memo:
-    """What snapshots of one control plane share: the interner for ever, translated outbound parts for the current view."""
+    """What snapshots of one control plane share: the interner for ever, translated parts for the newest view."""
 
     def __init__(self, blobs: Blobs | None = None) -> None:
         self.blobs = blobs if blobs is not None else Blobs()
-        self._view: MeshView | None = None
-        self._parts: dict[ProxyClass, tuple[_Part, Scope]] = {}
-        self._listeners: dict[tuple[ProxyClass, Peer], tuple[Blob, ...]] = {}
-        self._label_keys: frozenset[str] = frozenset()
+        self._newest: _ViewMemo | None = None
 
-    def part(self, view: MeshView, proxy: Proxy, workload: Workload | None) -> tuple[_Part, Scope]:
-        """The outbound part of the proxy's class, translated at most once a view."""
-        if view is not self._view:
-            self._view, self._parts, self._listeners, self._label_keys = view, {}, {}, mentioned_labels(view)
-        labels = {key: value for key, value in sorted(proxy.labels.items()) if key in self._label_keys}
-        locality, network = (workload.locality, workload.network) if workload is not None else ("", "")
-        key = ProxyClass(proxy.namespace, tuple(labels.items()), proxy.mode, locality, network)
-        found = self._parts.get(key)
-        if found is None:
-            scope = Scope(view, proxy.namespace, labels, proxy.mode, locality=locality)
-            found = self._parts[key] = _outbound(scope, self.blobs), scope
-        part, scope = found
-        peer = peer_of(view, workload)
-        if proxy.mode == Mode.NONE:
-            return part, scope.of_peer(peer)
-        listeners = self._listeners.get((key, peer))
-        if listeners is None:
-            own = scope.of_peer(peer)
-            listeners = self._listeners[key, peer] = tuple(_listener_blobs(self.blobs, captured_listeners(own)))
-        return dataclasses.replace(part, blobs=part.blobs + listeners), scope
+    def of(self, view: MeshView) -> _ViewMemo:
+        """The parts made from `view`; those of another view are forgotten (their blobs live while someone holds them)."""
+        if self._newest is None or self._newest.view is not view:
+            self._newest = _ViewMemo(view, self.blobs)
+        return self._newest
 
 
 def snapshot_for(view: MeshView, proxy: Proxy, memo: Memo | None = None) -> Snapshot:
     """Everything `proxy` needs, translated from `view`. Pure: `memo` only saves time."""
-    memo = memo if memo is not None else Memo()
+    shared = (memo if memo is not None else Memo()).of(view)
     workload = view.workload(proxy.namespace, proxy.name)
     if proxy.type == ProxyType.SIDECAR:
-        return _sidecar(view, proxy, workload, memo)
+        return _sidecar(proxy, workload, shared)
     if proxy.type == ProxyType.ROUTER and workload is not None:
-        return _gateway(view, proxy, workload, memo.blobs)
+        return _gateway(proxy, workload, shared)
     return Snapshot.of(())
 
 
 # Sidecars
 
 
-def _sidecar(view: MeshView, proxy: Proxy, workload: Workload | None, memo: Memo) -> Snapshot:
-    part, scope = memo.part(view, proxy, workload)
-    blobs = memo.blobs
+def _sidecar(proxy: Proxy, workload: Workload | None, shared: _ViewMemo) -> Snapshot:
+    part, scope = shared.part(proxy, workload)
+    view, blobs = shared.view, shared.blobs
     own = list(part.blobs)
     if proxy.mode == Mode.NONE:
         own.extend(_listener_blobs(blobs, explicit_listeners(scope, proxy)))
@@ -141,9 +176,10 @@ def _listener_blobs(blobs: Blobs, made: Iterable[Made]) -> list[Blob]:
     return [blobs.intern(names.LDS, m.listener.name, m.listener, m.origins) for m in made]
 
 
-def _outbound(scope: Scope, blobs: Blobs) -> _Part:
+def _outbound(scope: Scope, shared: _ViewMemo) -> _Part:
     """Routes, clusters and endpoints. Listeners are made by workload, but the clusters they name are noted here."""
     made: list[Blob] = []
+    blobs = shared.blobs
     builder = HostBuilder(scope)
     if scope.mode == Mode.REDIRECT:
         configurations = [port_route_configuration(builder, port) for port in http_ports(scope)]
@@ -153,21 +189,18 @@ def _outbound(scope: Scope, blobs: Blobs) -> _Part:
         configurations.append(proxy_route_configuration(builder))
         list(explicit_listeners(scope, Proxy("", ProxyType.SIDECAR, "", "", "127.0.0.1")))
     made.extend(blobs.intern(names.RDS, c.name, c) for c in configurations)
-    made.extend(_cluster_blobs(scope, blobs, _with_ours(scope, scope.services)))
+    made.extend(shared.clusters(scope, _with_ours(scope, scope.services)))
     made.extend(_built_in(scope, blobs))
     made.extend(_unknown(scope, blobs, made))
     return _Part(tuple(made), tuple(scope.findings))
 
 
-def _cluster_blobs(scope: Scope, blobs: Blobs, services: Iterable[Service]) -> list[Blob]:
-    made: list[Blob] = []
-    for service in services:
-        with scope.findings.guard(service.origin):
-            for item in clusters.service_clusters(scope, service):
-                made.append(blobs.intern(names.CDS, item.cluster.name, item.cluster, item.origins))
-                if item.endpoints is not None:
-                    made.append(blobs.intern(names.EDS, item.cluster.name, item.endpoints, item.origins))
-    return made
+def _service_blobs(scope: Scope, blobs: Blobs, service: Service) -> Iterator[Blob]:
+    with scope.findings.guard(service.origin):
+        for item in clusters.service_clusters(scope, service):
+            yield blobs.intern(names.CDS, item.cluster.name, item.cluster, item.origins)
+            if item.endpoints is not None:
+                yield blobs.intern(names.EDS, item.cluster.name, item.endpoints, item.origins)
 
 
 def _with_ours(scope: Scope, services: Iterable[Service]) -> list[Service]:
@@ -202,9 +235,10 @@ def _unknown(scope: Scope, blobs: Blobs, made: Iterable[Blob]) -> list[Blob]:
 # Gateways
 
 
-def _gateway(view: MeshView, proxy: Proxy, workload: Workload, blobs: Blobs) -> Snapshot:
+def _gateway(proxy: Proxy, workload: Workload, shared: _ViewMemo) -> Snapshot:
     """Only the clusters that its routes name: a gateway does not need the rest of the mesh."""
-    scope = Scope(view, proxy.namespace, proxy.labels, proxy.mode, gateway=True, locality=workload.locality)
+    view, blobs = shared.view, shared.blobs
+    scope = Scope(view, proxy.namespace, shared.labels(proxy), proxy.mode, gateway=True, locality=workload.locality)
     builder = GatewayBuilder(scope, proxy, workload)
     made = [blobs.intern(names.LDS, m.listener.name, m.listener, m.origins) for m in builder.build()]
     for name, (configuration, origins) in builder.route_configurations.items():
@@ -214,7 +248,7 @@ def _gateway(view: MeshView, proxy: Proxy, workload: Workload, blobs: Blobs) -> 
     wanted = {parts[3] for name in scope.references if (parts := names.parse_cluster(name)) is not None}
     services = [service for host in sorted(wanted) if (service := scope.service(host)) is not None]
     named = set(scope.references) | {service_cluster(s) for s in (names.EXT_AUTHZ, names.RATE_LIMIT)}
-    made.extend(blob for blob in _cluster_blobs(scope, blobs, _with_ours(scope, services)) if blob.name in named)
+    made.extend(blob for blob in shared.clusters(scope, _with_ours(scope, services)) if blob.name in named)
     made.extend(_unknown(scope, blobs, made))
     return Snapshot.of(made, diagnostics(view, scope.findings))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 
 from lateen.controlplane import matchers, names
@@ -45,6 +46,7 @@ def secret(name: str, source: config_source_pb2.ConfigSource | None = None) -> s
     return secret_pb2.SdsSecretConfig(name=name, sds_config=source or sds())
 
 
+@functools.cache  # shared: wherever it is set it is copied, and nobody edits it
 def plaintext() -> base_pb2.TransportSocket:
     """No TLS."""
     return base_pb2.TransportSocket(name=RAW, typed_config=packed(raw_buffer_pb2.RawBuffer()))
@@ -56,6 +58,16 @@ def socket(context: tls_pb2.UpstreamTlsContext | tls_pb2.DownstreamTlsContext) -
 
 
 # Between workloads
+
+
+@functools.cache
+def _identity() -> secret_pb2.SdsSecretConfig:
+    return secret(names.SDS_IDENTITY)
+
+
+@functools.cache
+def _mesh_roots() -> secret_pb2.SdsSecretConfig:
+    return secret(names.SDS_ROOTS)
 
 
 def identities(uris: Iterable[str], trust_domain: str, aliases: Sequence[str]) -> list[str]:
@@ -78,10 +90,10 @@ def upstream_mesh(sans: Sequence[str], sni: str, alpn: Sequence[str]) -> tls_pb2
     """Mutual TLS to a workload whose certificate has one of these SANs; the server decides on versions and ciphers."""
     context = tls_pb2.UpstreamTlsContext(sni=sni)
     common = context.common_tls_context
-    common.tls_certificate_sds_secret_configs.append(secret(names.SDS_IDENTITY))
+    common.tls_certificate_sds_secret_configs.append(_identity())
     combined = common.combined_validation_context
     combined.default_validation_context.match_typed_subject_alt_names.extend(_sans(sans))
-    combined.validation_context_sds_secret_config.CopyFrom(secret(names.SDS_ROOTS))
+    combined.validation_context_sds_secret_config.CopyFrom(_mesh_roots())
     common.alpn_protocols.extend(alpn)
     return context
 
@@ -110,12 +122,12 @@ def downstream_mesh(mesh: MeshConfig, alpn: Sequence[str]) -> tls_pb2.Downstream
     context = tls_pb2.DownstreamTlsContext(require_client_certificate=TRUE)
     common = context.common_tls_context
     common.tls_params.CopyFrom(mesh_parameters(mesh.mesh_mtls))
-    common.tls_certificate_sds_secret_configs.append(secret(names.SDS_IDENTITY))
+    common.tls_certificate_sds_secret_configs.append(_identity())
     combined = common.combined_validation_context
     for domain in (mesh.trust_domain, *mesh.trust_domain_aliases):
         prefix = string_pb2.StringMatcher(prefix=f"spiffe://{domain}/")
         combined.default_validation_context.match_typed_subject_alt_names.add(san_type=_San.URI, matcher=prefix)
-    combined.validation_context_sds_secret_config.CopyFrom(secret(names.SDS_ROOTS))
+    combined.validation_context_sds_secret_config.CopyFrom(_mesh_roots())
     common.alpn_protocols.extend(alpn)
     return context
 
