@@ -233,7 +233,9 @@ class _Session:
         return EXIT_BUG
 
     async def _execute(self, mesh: Mesh, command: str) -> int:
-        environment = {**os.environ, **variables(mesh.info()), reaper.MARKER: mesh.site.run.id}
+        # `lateen` and `python3` in the command are those that run here, whether or not the virtual environment is active.
+        path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
+        environment = {**os.environ, **variables(mesh.info()), "PATH": path, reaper.MARKER: mesh.site.run.id}
         child = await asyncio.create_subprocess_shell(command, env=environment)
         following = asyncio.ensure_future(Following(mesh, self._source, _say, colour=self._wish.colour).run())
         ended = asyncio.ensure_future(child.wait())
