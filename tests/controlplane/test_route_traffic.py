@@ -266,7 +266,7 @@ def test_no_timeout_by_default(world: World) -> None:
 def test_delay_and_abort(world: World) -> None:
     begun = time.monotonic()
     assert world.reviews("/delayed").status == 200
-    assert time.monotonic() - begun >= 0.4
+    assert time.monotonic() - begun >= 0.35  # of 0.4 s: Envoy counts from the start of its event loop turn
     assert world.reviews("/aborted").status == 418
 
 
