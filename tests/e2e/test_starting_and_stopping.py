@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lateen import __version__
 from lateen.local.rundir import live_runs
 from tests.e2e.client import call
 from tests.e2e.running import (
@@ -126,13 +127,12 @@ def test_kill_9_leaves_nothing(small: Path, tmp_path: Path, victim: str) -> None
 
 
 def test_exec_has_the_mesh_in_its_environment_and_gives_its_status(small: Path, tmp_path: Path) -> None:
-    script = (
-        f"curl -s -x $LATEEN_PROXY_WEB {WEB} && test -S ${{LATEEN_CONTROL_PLANE#unix://}} && ls $LATEEN_LOGS && exit 7"
-    )
+    script = f"curl -s -x $LATEEN_PROXY_WEB {WEB} && test -S ${{LATEEN_CONTROL_PLANE#unix://}} && ls $LATEEN_LOGS && lateen version -o name && exit 7"
     done = _up(small, tmp_path, "--exec", script)
     assert done.returncode == 7, done.stderr
     assert '"workload": "web"' in done.stdout
     assert "web-0.envoy.log" in done.stdout
+    assert f"\n{__version__}\n" in done.stdout
 
 
 def test_a_signal_reaches_the_command_of_exec(small: Path, tmp_path: Path) -> None:
