@@ -68,7 +68,8 @@ class Site:
 def service_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The environment of our own services: a proxy of the user's network has no business in it."""
     clean = {k: v for k, v in environ.items() if k.lower() not in _PROXY_VARIABLES and not k.startswith("LATEEN_")}
-    return {**clean, "PYTHONUNBUFFERED": "1"}
+    # gRPC's C core would write lines of its own between our JSON.
+    return {"GRPC_VERBOSITY": "NONE", **clean, "PYTHONUNBUFFERED": "1"}
 
 
 def python_module(module: str, *arguments: str) -> tuple[str, ...]:

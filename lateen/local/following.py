@@ -28,7 +28,7 @@ class Following:
         self._source = source
         self._say = say
         self._colour = colour
-        self._fingerprint = fingerprint(source.directory)
+        self._fingerprint: Mapping[str, object] = fingerprint(source.directory)
         self._diagnostics: set[Diagnostic] = set()
         self._nacks: dict[str, tuple[str, ...]] = {}
         self._answering = True
@@ -81,7 +81,10 @@ class Following:
     async def _rescale(self, plan: Plan, source: Source) -> None:
         try:
             come, gone = await self._mesh.rescale(plan, source)
-        except (StartError, NoRoomError, NetnsError, OSError) as error:
+        except OSError:
+            self._fingerprint = {}  # a service restarts: again at the next look
+            return
+        except (StartError, NoRoomError, NetnsError) as error:
             self._say(f"error: {error}")
             return
         self._source = source

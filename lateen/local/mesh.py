@@ -155,8 +155,15 @@ class Mesh:
         argv = (*commands.python_module("lateen.agent"), "--config", str(config))
         # Its keys live in its memory only: a new agent needs new tokens.
         self.supervisor.start(
-            ProcessSpec("agent", argv, commands.service_environment(), before_start=self._write_proxy_files)
+            ProcessSpec("agent", argv, commands.service_environment(), before_start=self._renew_tokens)
         )
+
+    async def _renew_tokens(self) -> None:
+        try:
+            await self._when_up(self.site.ca_socket, "ca", "/v1/root")
+            await self._write_proxy_files()
+        except (StartError, OSError) as error:
+            self.say(f"error: the agent starts without join tokens: {error}")
 
     async def _write_proxy_files(self, wanted: Sequence[Replica] | None = None) -> None:
         """Mint a token for each proxy (all, unless `wanted` says which), and write the agent's files."""
@@ -350,7 +357,9 @@ class Mesh:
     # Changing size
 
     async def rescale(self, plan: Plan, source: Source) -> tuple[list[Replica], list[Replica]]:
-        """Start and stop replicas to follow a new plan; returns who came and who went."""
+        """Start and stop replicas to follow a new plan; returns who came and who went. OSError: not now, try again."""
+        await self.api_get("/v1/info")  # half of a change is worse than none: not while the control plane is away
+        await self._when_up(self.site.ca_socket, "ca", "/v1/root")
         before = dict(self.replicas)
         self.source = source
         self._place(plan)

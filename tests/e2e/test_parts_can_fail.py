@@ -63,6 +63,21 @@ def test_no_request_fails_while_a_part_of_the_control_side_restarts(
     assert f"{process} was killed by signal 9, it starts again" in mesh.output
 
 
+def test_the_agent_and_the_ca_can_go_together(mesh: RunningMesh) -> None:
+    agent, authority = mesh.pid("lateen.agent"), mesh.pid(" -m ca ")
+    served = mesh.log("agent").count("certificate served")
+    with _load(mesh) as statuses:
+        os.kill(authority, signal.SIGKILL)
+        os.kill(agent, signal.SIGKILL)
+        until(lambda: _restarted(mesh, ("lateen.agent",), agent) and _restarted(mesh, (" -m ca ",), authority), 15)
+        everyone = len(mesh.info.replicas) + 3
+        until(
+            lambda: mesh.log("agent").count("certificate served") >= served + everyone, 20, "new certificates for all"
+        )
+        until(lambda: _connected(mesh), 20)
+    assert set(statuses) == {200}
+
+
 def _restarted(mesh: RunningMesh, words: tuple[str, ...], before: int) -> bool:
     return any(pid != before and all(word in line for word in words) for pid, line in mesh.command_lines().items())
 
