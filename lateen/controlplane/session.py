@@ -337,7 +337,7 @@ class StreamSession:
 
     def _push(self, state: TypeState, changed: Mapping[str, Blob], removed: tuple[str, ...], now: float) -> Push:
         self._nonce += 1
-        push = InFlight(str(self._nonce), self._version, now, dict(changed), set(removed))
+        push = InFlight(str(self._nonce), self._version, now, dict(changed), set(removed), len(changed))
         state.sent(push)
         if state.type_url == CDS:
             self._resend_endpoints(changed, state)

@@ -53,13 +53,14 @@ _NO_DELTA = Delta({}, (), ())
 
 @dataclass(slots=True)
 class InFlight:
-    """The one push of a type that awaits its answer; names leave it when the client asks for them anew."""
+    """The one push of a type that awaits its answer; names leave `changed` when the client asks for them anew."""
 
     nonce: str
     version: str
     sent_at: float
     changed: dict[str, Blob]
     removed: set[str]
+    resources: int
 
 
 @dataclass(slots=True)
@@ -257,16 +258,14 @@ class TypeState:
         push, self.in_flight = self.in_flight, None
         self.last_error = message
         refusal = None
-        match list(push.changed):
-            case []:  # only removals, which cannot be wrong: repeating them would never end
-                self._removed(push.removed)
-            case [name]:
-                refusal = Refusal(push.changed[name], message, now)
-                self.refusals[name] = refusal
-            case names:
-                self.suspects = deque(
-                    [*_split(names, message), *(g for g in self.suspects if set(g).isdisjoint(names))]
-                )
+        names = list(push.changed)
+        if not push.resources:  # only removals, which cannot be wrong: repeating them would never end
+            self._removed(push.removed)
+        elif push.resources == 1 and names:
+            refusal = self.refusals[names[0]] = Refusal(push.changed[names[0]], message, now)
+        else:
+            others = [group for group in self.suspects if set(group).isdisjoint(names)]
+            self.suspects = deque([*_split(names, message), *others])
         self._delta = None
         return refusal
 
@@ -306,6 +305,8 @@ class TypeState:
 
 def _split(names: list[str], message: str) -> list[tuple[str, ...]]:
     """Smaller groups of a refused push: those the client's message names one by one after the rest, else two halves."""
+    if len(names) <= 1:
+        return [(name,) for name in names]
     named = [name for name in names if name in message]
     if named and len(named) < len(names):
         return [tuple(name for name in names if name not in named), *((name,) for name in named)]

@@ -175,6 +175,17 @@ def test_one_bad_resource_does_not_hold_back_the_others(model: type[ModelClient]
     assert any(isinstance(e, Nacked) for e in client.events)
 
 
+def test_a_neighbour_is_not_blamed_when_the_client_asks_anew_for_the_others_in_flight() -> None:
+    client = DeltaModel(lambda b: b.data == b"bad")
+    client.ask(RDS, ["good", "culprit"])
+    client.offer(snapshot(blob(RDS, "good"), blob(RDS, "culprit", "bad")))
+    client.pump()
+    client.ask(RDS, ["culprit"])
+    client.quiesce()
+    assert [e.blob.name for e in client.events if isinstance(e, Refused)] == ["culprit"]
+    assert set(client.held[RDS]) == {"good"}
+
+
 def test_while_the_culprit_is_sought_other_changes_still_flow() -> None:
     client = DeltaModel(lambda b: b.data == b"bad")
     client.ask(CDS)

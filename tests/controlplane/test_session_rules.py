@@ -133,6 +133,9 @@ class StreamMachine(RuleBasedStateMachine):
         assert len(self.client.log) == sent, "something is sent although nothing has changed"
 
     def _old_ones_in_use(self) -> bool:
+        # Something refused after it was asked for anew may be in use in an older version, for all the server knows.
+        if self.client.session.refusals:
+            return True
         held = (b for url in (LDS, RDS) for b in self.client.held.get(url, {}).values())
         return any(self.latest.get(b.type_url, {}).get(b.name) is not b for b in held)
 
