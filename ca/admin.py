@@ -1,16 +1,11 @@
 """HTTP for the operator: join tokens and the root on a unix socket only its owner can open; metrics and health also over TCP."""
 
-import contextlib
 import json
-import os
-import socket
-import stat
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 
 import structlog
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -130,49 +125,7 @@ def _problem(status: int, text: str) -> Response:
     return JSONResponse({"error": text}, status_code=status)
 
 
-def private_socket(path: Path) -> socket.socket:
-    """Listen on a unix socket with mode 0600, in place of one that a dead process left."""
-    with contextlib.suppress(FileNotFoundError):
-        if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise FileExistsError(f"{path} exists and is not a socket")
-        path.unlink()
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o177)
-    try:
-        listener.bind(str(path))
-    finally:
-        os.umask(before)
-    listener.listen(128)
-    return listener
-
-
 def remove_sockets(*paths: Path) -> None:
     """Take our sockets with us."""
     for path in paths:
         path.unlink(missing_ok=True)
-
-
-class WebServer(uvicorn.Server):
-    """uvicorn without its signal handlers: `ca.main` has its own."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signals alone."""
-        yield
-
-
-def web_server(app: Starlette, *, listener: socket.socket | None = None, host: str = "", port: int = 0) -> WebServer:
-    """A server for `app` on an open listener or on an address."""
-    return WebServer(
-        uvicorn.Config(
-            app,
-            host=host or "127.0.0.1",
-            port=port,
-            fd=listener.fileno() if listener is not None else None,
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            timeout_graceful_shutdown=1,
-            limit_concurrency=128,
-        )
-    )

@@ -11,7 +11,7 @@ import structlog
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from ca.admin import admin_app, private_socket, public_app, remove_sockets, web_server
+from ca.admin import admin_app, public_app, remove_sockets
 from ca.authority import Authority
 from ca.front import TlsFront
 from ca.identity import Identity
@@ -21,6 +21,7 @@ from ca.server import CertificateService, grpc_server
 from ca.settings import Settings, parse_settings, split_address
 from ca.store import load_or_create_root
 from lateen.clock import Clock, SystemClock
+from lateen.web import private_socket, tcp_socket, web_server
 
 SERVICE_ACCOUNT = "lateen-ca"
 _DRAIN_SECONDS = 1.0
@@ -62,12 +63,14 @@ async def serve(settings: Settings, clock: Clock) -> None:
     server = grpc_server(CertificateService(authority, front.peer_certificate, clock), front.inner_socket)
     try:
         await server.start()
-        listener = private_socket(settings.admin_socket)
-        webs = [web_server(admin_app(authority, clock), listener=listener)]
+        listeners = [private_socket(settings.admin_socket)]
+        webs = [web_server(admin_app(authority, clock))]
         if settings.http_address:
-            host, port = split_address(settings.http_address)
-            webs.append(web_server(public_app(authority, clock), host=host, port=port))
-        tasks = [asyncio.create_task(web.serve()) for web in webs]
+            listeners.append(tcp_socket(*split_address(settings.http_address)))
+            webs.append(web_server(public_app(authority, clock)))
+        tasks = [
+            asyncio.create_task(web.serve(sockets=[listener])) for web, listener in zip(webs, listeners, strict=True)
+        ]
         renewal = asyncio.create_task(_keep_certified(front, authority, settings, clock))
         log.info(
             "certificate authority listens", address=f"{settings.listen[0]}:{bound}", admin=str(settings.admin_socket)
@@ -78,7 +81,8 @@ async def serve(settings: Settings, clock: Clock) -> None:
         for web in webs:
             web.should_exit = True
         await asyncio.gather(*tasks, renewal, return_exceptions=True)
-        listener.close()
+        for listener in listeners:
+            listener.close()
     finally:
         await server.stop(_DRAIN_SECONDS)
         await front.close()

@@ -9,7 +9,6 @@ import sys
 from typing import Final
 
 import structlog
-from uvicorn import Server
 
 from extauthz.check import Checker
 from extauthz.denials import Denials
@@ -22,6 +21,7 @@ from lateen.adsclient.client import AdsClient, service_node, stop
 from lateen.adsclient.tls import SdsIdentity
 from lateen.jwks.fetch import http_client
 from lateen.jwks.keeper import KeyKeeper
+from lateen.web import WebServer, listen_on
 
 SERVICE_ACCOUNT: Final = "lateen-extauthz"
 _DRAIN_SECONDS: Final = 1.0
@@ -105,8 +105,8 @@ async def _serve(settings: Settings, stopped: asyncio.Event) -> None:
             ("lateen_ads_connected", "Whether the control plane is connected", lambda: float(ads.connected)),
         ),
     )
-    web = http_server(metrics, denials, health, policies.broken, settings.http_address)
-    serving = asyncio.create_task(web.serve(), name="http")
+    web = http_server(metrics, denials, health, policies.broken)
+    serving = asyncio.create_task(web.serve(sockets=[listen_on(settings.http_address)]), name="http")
     subscription = asyncio.create_task(ads.run(), name="ads")
     # A replica without policies would deny what its neighbours allow: let proxies find it only when it knows them.
     with contextlib.suppress(TimeoutError):
@@ -124,7 +124,7 @@ async def _serve(settings: Settings, stopped: asyncio.Event) -> None:
     await client.aclose()
 
 
-async def _stop_http(web: Server, serving: "asyncio.Task[None]") -> None:
+async def _stop_http(web: WebServer, serving: "asyncio.Task[None]") -> None:
     web.should_exit = True
     web.force_exit = True
     with contextlib.suppress(asyncio.CancelledError, TimeoutError):

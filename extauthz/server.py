@@ -1,11 +1,9 @@
 """The gRPC server (mutual TLS) around `Checker`, and the HTTP server for metrics, health and denials. Thin: nothing is decided here."""
 
-import contextlib
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 import grpc
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -16,6 +14,7 @@ from extauthz.denials import Denials, render_denial
 from extauthz.metrics import Metrics
 from lateen.adsclient.tls import peer_identity
 from lateen.envoyapi.grpc.health.v1 import health_pb2
+from lateen.web import WebServer, web_server
 
 MAX_REQUEST_BYTES: Final = 8 * 1024 * 1024
 MAX_CONCURRENT_CALLS: Final = 2_000
@@ -80,8 +79,8 @@ def _target(context: Context) -> str:
 
 
 def http_server(
-    metrics: Metrics, denials: Denials, health: Health, problems: Callable[[], Mapping[str, str]], address: str
-) -> uvicorn.Server:
+    metrics: Metrics, denials: Denials, health: Health, problems: Callable[[], Mapping[str, str]]
+) -> WebServer:
     """`/metrics`, `/healthz` (alive), `/readyz` (503 with what is missing) and `/v1/denials/ID`."""
 
     async def healthz(_: Request) -> Response:
@@ -108,17 +107,4 @@ def http_server(
         Route("/metrics", show_metrics),
         Route("/v1/denials/{id}", show_denial),
     ]
-    host, _, port = address.rpartition(":")
-    config = uvicorn.Config(
-        Starlette(routes=routes), host=host, port=int(port), log_config=None, access_log=False, lifespan="off"
-    )
-    return QuietServer(config)
-
-
-class QuietServer(uvicorn.Server):
-    """Uvicorn without its signal handlers: the process has its own."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signals alone."""
-        yield
+    return web_server(Starlette(routes=routes))

@@ -12,6 +12,7 @@ from lateen import __version__
 from lateen.adsclient.client import AdsClient, ResourcesRejected, service_node, stop
 from lateen.adsclient.tls import SdsIdentity
 from lateen.clock import SystemClock
+from lateen.web import listen_on
 from ratelimit.limits import LimitTable
 from ratelimit.memory_store import MemoryStore
 from ratelimit.metrics import Metrics
@@ -24,6 +25,7 @@ from ratelimit.store import CounterStore
 TYPE_URL = "type.googleapis.com/lateen.dev.v1alpha1.WorkloadLimits"
 SERVICE_ACCOUNT = "lateen-ratelimit"
 DRAIN_SECONDS = 1.0
+FIRST_LIMITS_SECONDS = 5.0
 
 
 def main() -> None:
@@ -76,13 +78,18 @@ async def serve(settings: Settings) -> None:
         service_account=SERVICE_ACCOUNT,
         version=__version__,
     )
-    ads = AdsClient(settings.ads_address, identity, node, TYPE_URL, take_over)
+    server_name = f"lateen-controlplane.{settings.root_namespace}.svc"
+    ads = AdsClient(settings.ads_address, identity, node, TYPE_URL, take_over, server_name=server_name)
+    subscription = asyncio.create_task(ads.run())
+    # A replica without limits would let the failure mode decide: let proxies find it only when it knows them.
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(ads.synced.wait(), FIRST_LIMITS_SECONDS)
     limits = RateLimits(table, store, SystemClock(), metrics)
     server = grpc_server(limits, settings.address, identity.server_credentials())
-    web = http_server(metrics, store, ads.synced.is_set, settings.http_address)
-    web.install_signal_handlers = lambda: None  # type: ignore[attr-defined]  # ours are installed above
+    web = http_server(metrics, store, ads.synced.is_set)
+    listener = listen_on(settings.http_address)
     await server.start()
-    tasks = [asyncio.create_task(ads.run()), asyncio.create_task(web.serve())]
+    tasks = [subscription, asyncio.create_task(web.serve(sockets=[listener]))]
     structlog.get_logger().info("rate limit service listens", address=settings.address, http=settings.http_address)
     await stopped.wait()
     await server.stop(DRAIN_SECONDS)

@@ -3,7 +3,6 @@
 from collections.abc import Awaitable, Callable
 
 import grpc
-import uvicorn
 from prometheus_client import generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -12,6 +11,7 @@ from starlette.routing import Route
 
 from lateen.adsclient.tls import peer_identity
 from lateen.envoyapi.grpc.health.v1 import health_pb2
+from lateen.web import WebServer, web_server
 from ratelimit.metrics import Metrics
 from ratelimit.service import CallError, RateLimits
 from ratelimit.store import CounterStore
@@ -58,13 +58,12 @@ def _add_unary(
 
 
 def _target(context: Context) -> str:
-    for key, value in context.invocation_metadata() or ():
-        if key == TARGET_HEADER and isinstance(value, str):
-            return value
-    return ""
+    """The target the proxy's configuration names. Two of them name none: a request header must not be able to add one."""
+    targets = [value for key, value in context.invocation_metadata() or () if key == TARGET_HEADER]
+    return targets[0] if len(targets) == 1 and isinstance(targets[0], str) else ""
 
 
-def http_server(metrics: Metrics, store: CounterStore, has_limits: Callable[[], bool], address: str) -> uvicorn.Server:
+def http_server(metrics: Metrics, store: CounterStore, has_limits: Callable[[], bool]) -> WebServer:
     """`/metrics` for Prometheus; `/healthz` is 200 when limits have arrived and the store answers, else 503 with what is missing."""
 
     async def healthz(_: Request) -> Response:
@@ -76,8 +75,4 @@ def http_server(metrics: Metrics, store: CounterStore, has_limits: Callable[[], 
     async def show_metrics(_: Request) -> Response:
         return Response(generate_latest(metrics.registry), media_type="text/plain; version=0.0.4")
 
-    app = Starlette(routes=[Route("/healthz", healthz), Route("/metrics", show_metrics)])
-    host, _, port = address.rpartition(":")
-    return uvicorn.Server(
-        uvicorn.Config(app, host=host, port=int(port), log_config=None, access_log=False, lifespan="off")
-    )
+    return web_server(Starlette(routes=[Route("/healthz", healthz), Route("/metrics", show_metrics)]))

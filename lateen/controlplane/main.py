@@ -22,7 +22,7 @@ from lateen.controlplane.report import Reporter
 from lateen.controlplane.server import AdsServer, ServerLimits
 from lateen.controlplane.settings import Settings, parse_settings
 from lateen.controlplane.translator import MeshTranslator, Translator
-from lateen.controlplane.web import private_socket, tcp_socket, web_server
+from lateen.web import private_socket, tcp_socket, web_server
 
 _DRAIN_SECONDS = 0.5
 _EXIT_UNUSABLE = 3

@@ -1,4 +1,4 @@
-"""uvicorn for the API's unix socket and the monitoring port."""
+"""HTTP servers of our services: uvicorn on sockets of our own making, private unix ones and TCP. A leaf that anyone may import."""
 
 import contextlib
 import os
@@ -50,6 +50,14 @@ def tcp_socket(host: str, port: int) -> socket.socket:
         raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror}") from error
     listener.listen(_BACKLOG)
     return listener
+
+
+def listen_on(address: str) -> socket.socket:
+    """Listen on `host:port`, `[host]:port` or `:port`; OSError when it is taken, ValueError when it is no address."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdigit():
+        raise ValueError(f"{address!r} is not host:port")
+    return tcp_socket(host.strip("[]") or "0.0.0.0", int(port))  # noqa: S104  (what `:port` means)
 
 
 def web_server(app: Starlette) -> WebServer:
