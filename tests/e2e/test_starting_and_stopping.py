@@ -115,12 +115,15 @@ def test_an_application_finds_tcp_services_by_a_variable(second: RunningMesh) ->
 @pytest.mark.parametrize("victim", ["runner", "reaper"])
 def test_kill_9_leaves_nothing(small: Path, tmp_path: Path, victim: str) -> None:
     running = start(small, tmp_path)
-    reaper = reaper_of(running.process.pid)
-    processes = running.command_lines()
-    assert len(processes) >= 8
-    os.kill(running.process.pid if victim == "runner" else reaper, signal.SIGKILL)
-    running.process.wait(15)
-    wait_for_end({**processes, reaper: "reaper"})
+    try:
+        guard = reaper_of(running.process.pid)
+        processes = running.command_lines()
+        assert len(processes) >= 8
+        os.kill(running.process.pid if victim == "runner" else guard, signal.SIGKILL)
+        running.process.wait(15)
+    finally:
+        running.process.kill()
+    wait_for_end({**processes, guard: "reaper"})
     until(lambda: not Path(running.info.logs).parent.exists(), 5, "its directory is gone")
     logs = next((tmp_path / "state" / "lateen").glob("small mesh-*/last-logs"))
     assert (logs / "web-0.envoy.log").exists(), "the logs are kept for a look"
