@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import ipaddress
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
@@ -18,6 +20,7 @@ from lateen.controlplane.traffic_policies import (
     apply_load_balancer,
     apply_outlier_detection,
 )
+from lateen.controlplane.validation import validate
 from lateen.envoyapi.envoy.config.cluster.v3 import cluster_pb2
 from lateen.envoyapi.envoy.config.endpoint.v3 import endpoint_pb2
 from lateen.envoyapi.envoy.extensions.clusters.dynamic_forward_proxy.v3 import cluster_pb2 as dfp_cluster
@@ -49,7 +52,8 @@ def service_clusters(scope: Scope, service: Service) -> Iterator[OutboundCluster
     for port in service.ports:
         if port.protocol == Protocol.UDP:
             continue
-        yield _service_cluster(scope, service, port, None)
+        with scope.findings.guard(merged.rule.key if merged is not None else service.origin, "spec.trafficPolicy"):
+            yield _service_cluster(scope, service, port, None)
         seen: set[str] = set()
         for index, subset in enumerate(subsets):
             if subset.name in seen or merged is None:
@@ -64,7 +68,7 @@ def _service_cluster(scope: Scope, service: Service, port: ServicePort, subset: 
     merged = scope.rule(service.hostname)
     policy = scope.policy(service.hostname, port.number, subset.name if subset else "")
     origins = (service.origin, *(merged.sources if merged is not None else ()))
-    endpoints = scope.view.endpoints(service, port, subset.labels if subset else {})
+    endpoints = _usable(scope, service, scope.view.endpoints(service, port, subset.labels if subset else {}))
     cluster = _Cluster(name=name, connect_timeout=duration(scope.view.mesh.connect_timeout or CONNECT_TIMEOUT))
     cluster.metadata.CopyFrom(
         metadata(origins, istio={"host": service.hostname, "name": service.name, "namespace": service.namespace})
@@ -95,7 +99,33 @@ def _service_cluster(scope: Scope, service: Service, port: ServicePort, subset: 
         _bind_anywhere(cluster)
     target = Target(service, port, subset.name if subset else "", policy)
     apply_tls(cluster, scope, target, endpoints)
+    if merged is not None:
+        validate(cluster)
     return OutboundCluster(cluster, None if inline else assignment, origins)
+
+
+def _usable(scope: Scope, service: Service, endpoints: Sequence[Endpoint]) -> Sequence[Endpoint]:
+    """Endpoints that need no DNS, unless the service is resolved by DNS: Envoy refuses the whole assignment for one name in it."""
+    if service.resolution in {Resolution.DNS, Resolution.DNS_ROUND_ROBIN}:
+        return endpoints
+    result = [endpoint for endpoint in endpoints if _is_address(endpoint.address)]
+    for endpoint in endpoints if len(result) < len(endpoints) else ():
+        if not _is_address(endpoint.address):
+            scope.findings.add(
+                service.origin, f"endpoint {endpoint.address!r} is not an IP address, use resolution DNS"
+            )
+    return result
+
+
+@functools.lru_cache(maxsize=65536)
+def _is_address(text: str) -> bool:
+    if text.startswith("unix://"):
+        return True
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _locality_setting(scope: Scope, policy: EffectivePolicy) -> dr.LocalityLoadBalancerSetting | None:

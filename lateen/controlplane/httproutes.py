@@ -10,6 +10,7 @@ from lateen.controlplane.findings import TranslationError
 from lateen.controlplane.protos import TRUE, duration, metadata, packed, runtime_percent, uint32
 from lateen.controlplane.scope import Scope
 from lateen.controlplane.traffic_policies import hash_policy
+from lateen.controlplane.validation import validate
 from lateen.envoyapi.envoy.config.route.v3 import route_components_pb2 as rc
 from lateen.envoyapi.envoy.extensions.filters.http.cors.v3 import cors_pb2
 from lateen.envoyapi.envoy.type.matcher.v3 import string_pb2
@@ -18,6 +19,10 @@ from lateen.mesh.spec import StringMatch
 
 UNKNOWN_BACKEND = "UnknownService"
 _ERROR = 500
+_OWN_FIELDS = (
+    "action", "request_headers_to_add", "request_headers_to_remove", "response_headers_to_add", "response_headers_to_remove",
+    "typed_per_filter_config",
+)  # fmt: skip
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _PATH_RANK = {
     api.PathMatchType.EXACT: 0,
@@ -70,9 +75,11 @@ def _route(candidate: _Candidate, scope: Scope, port: int) -> rc.Route:
     )
     try:
         _act(route, candidate, scope, port)
+        validate(route)
     except TranslationError as error:  # the Gateway API wants an error for what is invalid, not a missing route
         scope.findings.add(key, str(error), f"spec.rules[{candidate.index}]")
-        route.ClearField("action")
+        for field in _OWN_FIELDS:
+            route.ClearField(field)
         route.direct_response.status = _ERROR
     return route
 

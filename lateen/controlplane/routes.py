@@ -10,6 +10,7 @@ from lateen.controlplane.destinations import Destinations
 from lateen.controlplane.findings import Findings, TranslationError
 from lateen.controlplane.protos import FALSE, metadata, uint32
 from lateen.controlplane.route_matches import Client, applies, is_catch_all, translate_match
+from lateen.controlplane.validation import validate
 from lateen.envoyapi.envoy.config.route.v3 import route_components_pb2 as rc
 from lateen.envoyapi.envoy.config.route.v3 import route_pb2
 from lateen.mesh import virtualservice as vs
@@ -51,6 +52,7 @@ def _rule_routes(rule: delegates.Rule, context: RouteContext) -> list[rc.Route]:
         if match is not None and not applies(match, context.client, rule.namespace):
             continue
         route = _route(rule, match, context)
+        validate(route)
         result.append(route)
         if is_catch_all(route.match):
             break

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from datetime import timedelta
 
+from lateen.controlplane.findings import TranslationError
 from lateen.controlplane.protos import MAX_UINT32, duration, packed, uint32
 from lateen.envoyapi.envoy.config.cluster.v3 import cluster_pb2, outlier_detection_pb2
 from lateen.envoyapi.envoy.config.core.v3 import protocol_pb2
@@ -22,6 +24,7 @@ _DEFAULT_EJECTION = timedelta(seconds=30)
 _RING_SIZE = 1024
 _MAX_RING_SIZE = 8 * 1024 * 1024
 _MAGLEV_SIZE = 65537
+_MAX_MAGLEV_SIZE = 5_000_011
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -126,11 +129,18 @@ def _slow_start(settings: dr.LoadBalancerSettings) -> cluster_pb2.Cluster.SlowSt
 def _apply_hash(cluster: cluster_pb2.Cluster, settings: dr.ConsistentHashLB) -> None:
     if settings.maglev is not None:
         cluster.lb_policy = cluster_pb2.Cluster.MAGLEV
-        cluster.maglev_lb_config.table_size.value = settings.maglev.table_size or _MAGLEV_SIZE
+        table = settings.maglev.table_size or _MAGLEV_SIZE
+        if table > _MAX_MAGLEV_SIZE or not _is_prime(table):
+            raise TranslationError(f"maglev tableSize {table} is not a prime up to {_MAX_MAGLEV_SIZE}")
+        cluster.maglev_lb_config.table_size.value = table
         return
     size = settings.ring_hash.minimum_ring_size if settings.ring_hash is not None else settings.minimum_ring_size
     cluster.lb_policy = cluster_pb2.Cluster.RING_HASH
     cluster.ring_hash_lb_config.minimum_ring_size.value = min(size or _RING_SIZE, _MAX_RING_SIZE)
+
+
+def _is_prime(number: int) -> bool:
+    return number > 1 and all(number % divisor for divisor in range(2, math.isqrt(number) + 1))
 
 
 def hash_policy(settings: dr.ConsistentHashLB | None) -> rc.RouteAction.HashPolicy | None:
