@@ -226,7 +226,7 @@ async def running_envoy(folder: Path, authority: Authority, ads_port: int, api_t
         "1",
     )
     try:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while not (admin.exists() and admin.read_text()):
                 assert process.returncode is None, log.read_text()[-3000:]
                 await asyncio.sleep(0.02)
