@@ -1,4 +1,4 @@
-"""Counters in Redis: one pipeline carries all that one turn of the event loop asked for (PERFORMANCE.md, section 6)."""
+"""Counters in Redis: one pipeline carries all that one turn of the event loop asked for."""
 
 import asyncio
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Exit codes of every `lateen` command (DESIGN.md, "Contracts that others rely on")."""
+"""Exit codes of every `lateen` command."""
 
 from enum import IntEnum
 

@@ -1,4 +1,4 @@
-"""HTTP and network filters, in the order that DESIGN.md fixes, and the connection managers that hold them."""
+"""HTTP and network filters, in a fixed order (docs/architecture.md), and the connection managers that hold them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every attribute a rule can look at (ISTIO.md section 7), in one table: how its values are compiled and how its value is shown.
+"""Every attribute a rule can look at, in one table: how its values are compiled and how its value is shown.
 
 The fields of `source` and `operation` and the keys of `when` meet here: `source.principals` and `source.principal` are one attribute.
 """

@@ -1,4 +1,4 @@
-"""AuthorizationPolicy by the book: a slow evaluator written straight from ISTIO.md section 7, to hold the compiled one against.
+"""AuthorizationPolicy by the book: a slow evaluator written straight from Istio's reference of AuthorizationPolicy, to hold the compiled one against.
 
 It shares no code with `lateen.policy` except the values it is asked about: no tables, no indexes, no compiling, one `if` per sentence.
 """

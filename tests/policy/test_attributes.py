@@ -1,4 +1,4 @@
-"""Truth tables: for each field of a rule what matches, and the near misses. The expectations are ISTIO.md's, by hand."""
+"""Truth tables: for each field of a rule what matches, and the near misses. The expectations are Istio's, by hand."""
 
 from typing import Any
 
