@@ -14,11 +14,17 @@ pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e")]
 POLICY = "rate-limit-charge.yaml"
 
 
-def _burst(mesh: RunningMesh, count: int, tenant: str = "acme") -> list[Answer]:
-    return [mesh.charge(tenant) for _ in range(count)]
+def _burst(mesh: RunningMesh, count: int, tenant: str = "acme", **headers: str) -> list[Answer]:
+    """COUNT charges within one window of a second: again, if a slow machine needed longer."""
+    for _ in range(10):
+        time.sleep(1.02 - time.time() % 1)
+        window = int(time.time())
+        answers = [mesh.charge(tenant, **headers) for _ in range(count)]
+        if int(time.time()) == window:
+            return answers
+    raise AssertionError(f"{count} calls take longer than a second")
 
 
-@pytest.mark.usefixtures("fresh_window")
 def test_over_the_limit_is_429_with_headers_and_the_next_window_recovers(mesh: RunningMesh) -> None:
     answers = _burst(mesh, 9)
     assert [a.status for a in answers] == [200] * 5 + [429] * 4
@@ -30,18 +36,18 @@ def test_over_the_limit_is_429_with_headers_and_the_next_window_recovers(mesh: R
     assert mesh.charge().status == 200
 
 
-@pytest.mark.usefixtures("fresh_window")
 def test_each_tenant_has_a_bucket_of_its_own(mesh: RunningMesh) -> None:
-    assert Counter(a.status for a in _burst(mesh, 7, "acme")) == {200: 5, 429: 2}
-    assert mesh.charge("globex").status == 200
+    for _ in range(10):
+        window = int(time.time())
+        first, second = _burst(mesh, 6, "acme"), mesh.charge("globex")
+        if int(time.time()) <= window + 1:  # _burst waits for the next window; the other tenant asked within it
+            break
+    assert Counter(a.status for a in first) == {200: 5, 429: 1}
+    assert second.status == 200
 
 
-@pytest.mark.usefixtures("fresh_window")
 def test_replicas_count_together(mesh: RunningMesh) -> None:
-    answers = [
-        call("POST", CHARGE, {"x-tenant": "acme", "x-test-cohort": "canary"}, proxy=mesh.proxy("orders"))
-        for _ in range(8)
-    ]
+    answers = _burst(mesh, 8, x_test_cohort="canary")
     allowed = [a for a in answers if a.status == 200]
     assert len(allowed) == 5
     assert len({a.json["replica"] for a in allowed}) == 2, "both replicas of v2 took part"
@@ -54,12 +60,11 @@ def test_what_the_policy_does_not_match_is_not_limited(mesh: RunningMesh) -> Non
 
 def test_a_new_limit_takes_effect(mesh: RunningMesh) -> None:
     def allowed() -> int:
-        time.sleep(1.02 - time.time() % 1)
         return Counter(a.status for a in _burst(mesh, 8))[200]
 
     with mesh.edited(POLICY, ("requests: 5", "requests: 2")):
-        until(lambda: allowed() == 2, 8)
-    until(lambda: allowed() == 5, 8)
+        until(lambda: allowed() == 2, 15)
+    until(lambda: allowed() == 5, 15)
 
 
 def _counter(mesh: RunningMesh, words: str) -> float:
@@ -80,7 +85,7 @@ def test_without_redis_the_policy_decides(mesh: RunningMesh) -> None:
         assert statuses == {200: 8}, "failureMode: allow"
         assert _counter(mesh, "store_failures_total") > errors, "and a metric shows it"
     with mesh.edited(POLICY, ("failureMode: allow", "failureMode: deny")), mesh.frozen("redis-server"):
-        until(lambda: mesh.charge().status == 503, 5, "failureMode: deny")
+        until(lambda: mesh.charge().status == 503, 10, "failureMode: deny")
         assert {mesh.charge().status for _ in range(3)} == {503}
     until(lambda: mesh.charge().status == 200, 8, "redis is back")
 
@@ -89,7 +94,6 @@ def test_a_killed_redis_is_started_again_and_counts(mesh: RunningMesh) -> None:
     os.kill(mesh.pid("redis-server"), signal.SIGKILL)
 
     def limited() -> bool:
-        time.sleep(1.02 - time.time() % 1)
         return Counter(a.status for a in _burst(mesh, 8))[429] == 3
 
-    until(limited, 10)
+    until(limited, 20)

@@ -108,9 +108,9 @@ def test_a_new_policy_takes_effect(mesh: RunningMesh) -> None:
     url = f"{mesh.gateway}/v1/charge"
     assert call("GET", url, mesh.bearer()).status == 200
     with mesh.edited("authz-payments-strict.yaml", ("methods: [GET]", "methods: [HEAD]")):
-        until(lambda: call("GET", url, mesh.bearer()).status == 403, 5)
+        until(lambda: call("GET", url, mesh.bearer()).status == 403, 10)
         assert call("HEAD", url, mesh.bearer()).status == 200
-    until(lambda: call("GET", url, mesh.bearer()).status == 200, 5)
+    until(lambda: call("GET", url, mesh.bearer()).status == 200, 10)
 
 
 def test_a_workload_without_policies_is_open_to_the_mesh(mesh: RunningMesh) -> None:
