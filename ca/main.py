@@ -1,7 +1,6 @@
 """Builds the authority from its settings and runs it until SIGTERM."""
 
 import asyncio
-import resource
 import signal
 import sys
 from collections.abc import Sequence
@@ -21,12 +20,12 @@ from ca.server import CertificateService, grpc_server
 from ca.settings import Settings, parse_settings, split_address
 from ca.store import load_or_create_root
 from lateen.clock import Clock, SystemClock
+from lateen.process import allow_many_files, configure_logs
 from lateen.web import private_socket, tcp_socket, web_server
 
 SERVICE_ACCOUNT = "lateen-ca"
 _DRAIN_SECONDS = 1.0
 _EXIT_UNUSABLE = 3
-_MAX_FILES = 65_536
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,8 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if settings.print_config:
         sys.stdout.write(settings.render() + "\n")
         return 0
-    _configure_logs(settings)
-    _allow_many_files()
+    configure_logs(settings.log_level, settings.log_format)
+    allow_many_files()
     try:
         asyncio.run(serve(settings, SystemClock()))
     except KeyboardInterrupt:
@@ -115,26 +114,3 @@ def _certify(front: TlsFront, authority: Authority, settings: Settings, clock: C
 
 def _serving_lifetime(settings: Settings) -> timedelta:
     return max(settings.ttl, timedelta(hours=1))
-
-
-def _configure_logs(settings: Settings) -> None:
-    renderer: structlog.typing.Processor = structlog.processors.JSONRenderer()
-    if settings.log_format == "console":
-        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(settings.log_level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
-    )
-
-
-def _allow_many_files() -> None:
-    """Every connection is a file, and the usual soft limit of 1,024 is there for programs that use select()."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, _MAX_FILES)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

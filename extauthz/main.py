@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import logging
 import signal
 import sys
 from typing import Final
@@ -21,6 +20,7 @@ from lateen.adsclient.client import AdsClient, service_node, stop
 from lateen.adsclient.tls import SdsIdentity
 from lateen.jwks.fetch import http_client
 from lateen.jwks.keeper import KeyKeeper
+from lateen.process import allow_many_files, configure_logs
 from lateen.web import WebServer, listen_on
 
 SERVICE_ACCOUNT: Final = "lateen-extauthz"
@@ -34,29 +34,14 @@ def main() -> None:
     if settings.print_config:
         sys.stdout.write(json.dumps(settings.shown(), indent=2) + "\n")
         return
-    configure_logging(settings)
+    configure_logs(settings.log_level, settings.log_format)
+    allow_many_files()
     with contextlib.suppress(KeyboardInterrupt):
         try:
             asyncio.run(serve(settings))
         except (OSError, RuntimeError) as error:
             structlog.get_logger().error("the service cannot run", error=str(error))
             sys.exit(1)
-
-
-def configure_logging(settings: Settings) -> None:
-    """Structured logs on standard error."""
-    console = settings.log_format == "console"
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.log_level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *([] if console else [structlog.processors.format_exc_info]),
-            structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer(),
-        ],
-    )
 
 
 async def serve(settings: Settings) -> None:

@@ -12,6 +12,7 @@ from lateen import __version__
 from lateen.adsclient.client import AdsClient, ResourcesRejected, service_node, stop
 from lateen.adsclient.tls import SdsIdentity
 from lateen.clock import SystemClock
+from lateen.process import allow_many_files, configure_logs
 from lateen.web import listen_on
 from ratelimit.limits import LimitTable
 from ratelimit.memory_store import MemoryStore
@@ -31,16 +32,8 @@ FIRST_LIMITS_SECONDS = 5.0
 def main() -> None:
     """Entry point; exit code 0 after SIGTERM or Ctrl-C."""
     settings = parse_settings(sys.argv[1:])
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(settings.log_level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-    )
+    configure_logs(settings.log_level)
+    allow_many_files()
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(serve(settings))
 

@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import contextlib
-import resource
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -21,9 +20,9 @@ from lateen.agent.proxies import Proxies
 from lateen.agent.rotation import State
 from lateen.agent.settings import Settings, SettingsError, load_settings
 from lateen.clock import Clock, SystemClock
+from lateen.process import allow_many_files, configure_logs
 
 _EXIT_UNUSABLE = 3
-_MAX_FILES = 65_536
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,8 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.print_config:
         sys.stdout.write(settings.render() + "\n")
         return 0
-    _configure_logs(settings)
-    _allow_many_files()
+    configure_logs(settings.log_level, settings.log_format)
+    allow_many_files()
     try:
         asyncio.run(serve(settings, SystemClock()))
     except KeyboardInterrupt:
@@ -110,26 +109,3 @@ async def _watch(proxies: Proxies, clock: Clock, poll_seconds: float) -> None:
         except OSError as error:
             structlog.get_logger().error("proxies_dir cannot be read", reason=str(error))
         await clock.sleep(poll_seconds)
-
-
-def _configure_logs(settings: Settings) -> None:
-    renderer: structlog.typing.Processor = structlog.processors.JSONRenderer()
-    if settings.log_format == "console":
-        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(settings.log_level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
-    )
-
-
-def _allow_many_files() -> None:
-    """Every connection is a file, and the usual soft limit of 1,024 is there for programs that use select()."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, _MAX_FILES)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -22,6 +22,7 @@ from lateen.controlplane.report import Reporter
 from lateen.controlplane.server import AdsServer, ServerLimits
 from lateen.controlplane.settings import Settings, parse_settings
 from lateen.controlplane.translator import MeshTranslator, Translator
+from lateen.process import configure_logs
 from lateen.web import private_socket, tcp_socket, web_server
 
 _DRAIN_SECONDS = 0.5
@@ -34,7 +35,7 @@ def main() -> int:
     if settings.print_config:
         sys.stdout.write(settings.render() + "\n")
         return 0
-    _configure_logs(settings)
+    configure_logs(settings.log_level, settings.log_format)
     try:
         asyncio.run(serve(settings, SystemClock(), MeshTranslator()))
     except KeyboardInterrupt:
@@ -162,19 +163,3 @@ async def running(settings: Settings, clock: Clock, translator: Translator) -> A
         monitoring.close()
         with contextlib.suppress(FileNotFoundError):
             settings.api_socket.unlink()
-
-
-def _configure_logs(settings: Settings) -> None:
-    renderer: structlog.typing.Processor = structlog.processors.JSONRenderer()
-    if settings.log_format == "console":
-        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(settings.log_level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
-    )
