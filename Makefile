@@ -13,7 +13,7 @@ endif
 .PHONY: up install dev lint test test-deps bench clean
 
 up: install
-	$(BIN)/lateen up envoy-configs/payments
+	@exec $(BIN)/lateen up envoy-configs/payments --stop-with-parent
 
 install: $(VENV)/.installed
 

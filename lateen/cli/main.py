@@ -56,6 +56,9 @@ def up(
         float, typer.Option(min=1, max=3600, help="Seconds to wait until every proxy is in sync.")
     ] = 60.0,
     *,
+    stop_with_parent: Annotated[
+        bool, typer.Option("--stop-with-parent", help="Also end when the process that started this one ends.")
+    ] = False,
     colour: ColourOption = Colour.AUTO,
 ) -> None:
     """Start the mesh described in DIRECTORY: apps, real Envoys, control plane, CA, ext_authz, rate limits, Redis.
@@ -66,7 +69,14 @@ def up(
     """
     from lateen.cli import running
 
-    running.up(directory, exec_command=exec_command, mode=mode, timeout=timeout, colour=colour)
+    running.up(
+        directory,
+        exec_command=exec_command,
+        mode=mode,
+        timeout=timeout,
+        colour=colour,
+        stop_with_parent=stop_with_parent,
+    )
 
 
 @app.command(rich_help_panel=RUN, epilog=EPILOG, short_help="Print the logs of a workload or service.")

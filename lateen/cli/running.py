@@ -12,14 +12,19 @@ from lateen.clock import SystemClock
 MODES = ("loopback", "netns")
 
 
-def up(directory: Path, *, exec_command: str | None, mode: str, timeout: float, colour: Colour) -> None:
+def up(
+    directory: Path, *, exec_command: str | None, mode: str, timeout: float, colour: Colour, stop_with_parent: bool
+) -> None:
     """Run the mesh of `directory` until it is stopped or the command of --exec has ended."""
+    from lateen.local.parent import end_with_parent
     from lateen.local.up import run
 
     if mode not in MODES:
         raise CommandError(Exit.USAGE, f"unknown mode: {mode}", f"one of {', '.join(MODES)}")
     if not directory.is_dir():
         raise CommandError(Exit.USAGE, f"not a directory: {directory}")
+    if stop_with_parent:
+        end_with_parent()
     coloured = wants_colour(colour, sys.stderr)
     raise SystemExit(run(directory, exec_command=exec_command, mode=mode, timeout=timeout, colour=coloured))
 
