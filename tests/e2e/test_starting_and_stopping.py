@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tests.e2e.client import call
 from tests.e2e.running import (
     RunningMesh,
     command,
+    command_lines,
     environment,
     reaper_of,
     start,
@@ -220,3 +222,20 @@ def test_the_five_printed_commands_work_when_pasted(mesh: RunningMesh) -> None:
 def test_the_start_is_fast(mesh: RunningMesh) -> None:
     seconds = float(mesh.output.partition("ready in ")[2].split()[0])
     assert seconds < 30, "15 s is the promise on an idle machine of two cores"
+
+
+def test_it_ends_with_the_process_that_started_it(small: Path, tmp_path: Path) -> None:
+    """`make up`, and then kill -9 of make."""
+    line = [sys.executable, "-m", "lateen.cli.main", "up", str(small), "--stop-with-parent"]
+    script = "import subprocess, sys; subprocess.run(sys.argv[1:])"
+    with (tmp_path / "out").open("wb") as output:
+        parent = subprocess.Popen(
+            [sys.executable, "-c", script, *line], env=environment(tmp_path), stdout=output, stderr=output
+        )
+    until(lambda: b"ready in" in (tmp_path / "out").read_bytes(), 60, "lateen up is ready")
+    (run,) = [run for run in live_runs() if run.directory == str(small)]
+    processes = command_lines(run.pid, run.id)
+    assert len(processes) > 5
+    parent.kill()
+    parent.wait()
+    wait_for_end(processes)
