@@ -7,8 +7,8 @@ from dataclasses import dataclass
 class Limits:
     """Bounds on memory, CPU and time. Counts are per connection unless the name says otherwise; times are seconds.
 
-    Rates are counted in windows of one second. Frames that a busy client sends for each call (WINDOW_UPDATE, RST_STREAM of a
-    call that timed out) are allowed in proportion to the calls answered, on top of the fixed allowance.
+    Rates are counted in windows of one second. Frames that a busy client sends for each call (WINDOW_UPDATE, small DATA) are
+    allowed in proportion to the calls begun, RST_STREAM to the calls answered, on top of the fixed allowance.
     """
 
     # Work in hand.
@@ -19,7 +19,8 @@ class Limits:
     response_bytes: int = 16 * 1024 * 1024  # of one message
     input_bytes: int = 16 * 1024 * 1024  # of all requests that are still incomplete
     output_bytes: int = 32 * 1024 * 1024  # answered and not yet read by the client
-    stream_window: int = 256 * 1024  # what a client may send on one stream before it hears from us
+    connection_window: int = 1024 * 1024  # what a client may send on all streams before it hears from us
+    stream_window: int = 256 * 1024  # the same on one stream
 
     # Header blocks.
     header_block_bytes: int = 16 * 1024  # as sent
@@ -29,7 +30,7 @@ class Limits:
 
     # Rates.
     control_frames: int = 1000  # PING, SETTINGS, PRIORITY, WINDOW_UPDATE, empty DATA and unknown frames in a second
-    control_frames_per_call: int = 8  # further ones for each call answered in that second
+    control_frames_per_call: int = 8  # further ones for each call begun in that second
     resets: int = (
         1000  # streams reset (by the client, or by us for its errors) in a second, on top of the calls answered
     )
