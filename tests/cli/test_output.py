@@ -50,7 +50,12 @@ ITEM = {
 
 def test_items_in_every_format() -> None:
     assert render_items([ITEM], Format.NAME) == "VirtualService/default/reviews"
-    assert render_items([ITEM], Format.TABLE).splitlines()[1].split() == ["default", "VirtualService", "reviews", "file"]
+    assert render_items([ITEM], Format.TABLE).splitlines()[1].split() == [
+        "default",
+        "VirtualService",
+        "reviews",
+        "file",
+    ]
     assert "reviews.yaml:3" in render_items([ITEM], Format.WIDE)
     assert json.loads(render_items([ITEM], Format.JSON)) == {"items": [ITEM["resource"]]}
     assert json.loads(render_items([ITEM], Format.JSON, single=True)) == ITEM["resource"]
