@@ -11,6 +11,7 @@ import structlog
 
 from extauthz.check import Checker
 from extauthz.denials import Denials
+from extauthz.keys_page import keys_page
 from extauthz.metrics import Metrics
 from extauthz.policies import WORKLOAD_POLICY, Policies
 from extauthz.server import Health, grpc_server, http_server
@@ -90,7 +91,7 @@ async def _serve(settings: Settings, stopped: asyncio.Event) -> None:
             ("lateen_ads_connected", "Whether the control plane is connected", lambda: float(ads.connected)),
         ),
     )
-    web = http_server(metrics, denials, health, policies.broken)
+    web = http_server(metrics, denials, health, policies.broken, keys_page(keeper))
     serving = asyncio.create_task(web.serve(sockets=[listen_on(settings.http_address)]), name="http")
     subscription = asyncio.create_task(ads.run(), name="ads")
     # A replica without policies would deny what its neighbours allow: let proxies find it only when it knows them.

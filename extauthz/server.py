@@ -79,9 +79,13 @@ def _target(context: Context) -> str:
 
 
 def http_server(
-    metrics: Metrics, denials: Denials, health: Health, problems: Callable[[], Mapping[str, str]]
+    metrics: Metrics,
+    denials: Denials,
+    health: Health,
+    problems: Callable[[], Mapping[str, str]],
+    keys: Callable[[], Mapping[str, object]],
 ) -> WebServer:
-    """`/metrics`, `/healthz` (alive), `/readyz` (503 with what is missing) and `/v1/denials/ID`."""
+    """`/metrics`, `/healthz` (alive), `/readyz` (503 with what is missing), `/v1/denials/ID` and `/v1/keys`."""
 
     async def healthz(_: Request) -> Response:
         return JSONResponse({"alive": True})
@@ -101,7 +105,11 @@ def http_server(
             )
         return JSONResponse(render_denial(denial))
 
+    async def show_keys(_: Request) -> Response:
+        return JSONResponse(keys())
+
     routes = [
+        Route("/v1/keys", show_keys),
         Route("/healthz", healthz),
         Route("/readyz", readyz),
         Route("/metrics", show_metrics),

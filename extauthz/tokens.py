@@ -101,22 +101,42 @@ def verify_token(token: str, rule: TokenRule, keys: KeySet | None, now: float, c
         _check_times(known.expires, known.not_before, now)
         return known
     algorithm, kid, payload, signature, signed = _sections(token)
+    expires, not_before = _check_claims(payload, rule, now)
+    if keys is None:
+        raise TokenRefused("Jwks remote fetch is failed", retry=True)
+    _check_signature(algorithm, kid, keys, signed, signature)
+    verified = _accepted(token, payload, rule, (expires, not_before))
+    cache.put(rule, token, keys, verified)
+    return verified
+
+
+def read_unverified(token: str, rule: TokenRule, now: float) -> VerifiedToken:
+    """What `verify_token` would give if the signature were good. For explanations without keys: a decision must never rest on it."""
+    if len(token) > MAX_TOKEN_BYTES:
+        raise TokenRefused("Jwt is too large")
+    payload = _sections(token)[2]
+    return _accepted(token, payload, rule, _check_claims(payload, rule, now))
+
+
+def _check_claims(payload: Mapping[str, Any], rule: TokenRule, now: float) -> tuple[float | None, float | None]:
+    """Issuer, times and audience; returns when the token ends and begins to be valid."""
     _check_issuer(payload, rule)
     expires, not_before = _time(payload, "exp"), _time(payload, "nbf")
     _time(payload, "iat")
     _check_times(expires, not_before, now)
     _check_audience(payload, rule)
-    if keys is None:
-        raise TokenRefused("Jwks remote fetch is failed", retry=True)
-    _check_signature(algorithm, kid, keys, signed, signature)
+    return expires, not_before
+
+
+def _accepted(
+    token: str, payload: Mapping[str, Any], rule: TokenRule, times: tuple[float | None, float | None]
+) -> VerifiedToken:
     claims = verified_claims(payload, rule.space_delimited)
     try:
         metadata = claims_struct(claims)
     except (ValueError, json_format.ParseError):  # text that is not Unicode: lone surrogates
         raise TokenRefused("Jwt payload is an invalid JSON") from None
-    verified = VerifiedToken(claims, token.split(".")[1], expires, not_before, metadata)
-    cache.put(rule, token, keys, verified)
-    return verified
+    return VerifiedToken(claims, token.split(".")[1], *times, metadata)
 
 
 def _sections(token: str) -> tuple[str, str, dict[str, Any], bytes, bytes]:

@@ -240,6 +240,117 @@ def proxy_status(
     proxystatus.proxy_status(name, fmt=fmt, watch=watch, control_plane=control_plane)
 
 
+explain_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, epilog=EPILOG)
+authz_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, epilog=EPILOG)
+app.add_typer(explain_app, name="explain", rich_help_panel=INSPECT, help="Explain why a request is allowed or denied.")
+app.add_typer(
+    authz_app, name="authz", rich_help_panel=INSPECT, help="Show what applies to a workload, and issuers' keys."
+)
+
+FilesOption = Annotated[
+    list[Path] | None,
+    typer.Option("-f", "--filename", metavar="PATH", help="Ask these manifests, no mesh needs to run. Repeatable."),
+]
+ExtAuthzOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--extauthz", metavar="URL", help="HTTP address of a replica; default: those of the mesh. Repeatable."
+    ),
+]
+
+
+@explain_app.command("authz", epilog=EPILOG, short_help="Whether a request would be allowed, and why.")
+def explain_authz(
+    method: Annotated[str | None, typer.Argument(help="HTTP method; none: a TCP connection.")] = None,
+    path: Annotated[str | None, typer.Argument(help="Path, with its query if any.")] = None,
+    *,
+    target: Annotated[str, typer.Option("--to", metavar="WORKLOAD", help="NAME, NAMESPACE/NAME or NAME.NAMESPACE.")],
+    source: Annotated[
+        str | None, typer.Option("--from", metavar="WORKLOAD|IDENTITY", help="Workload, or spiffe://TD/ns/NS/sa/SA.")
+    ] = None,
+    headers: Annotated[
+        list[str] | None, typer.Option("--header", "-H", metavar="NAME=VALUE", help="A request header. Repeatable.")
+    ] = None,
+    token: Annotated[str | None, typer.Option("--token", metavar="JWT", help="As Authorization: Bearer.")] = None,
+    plaintext: Annotated[bool, typer.Option("--plaintext", help="Without mutual TLS: no identity.")] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the workload or its Service; 0: the first.")] = 0,
+    files: FilesOption = None,
+    fmt: FormatOption = Format.TABLE,
+    control_plane: ControlPlaneOption = None,
+) -> None:
+    """Say whether a request would be allowed, which rule decides, and why others do not match.
+
+    The running mesh is asked, or with -f the manifests. Exits with 0 when it is allowed, with 1 when it is denied.
+
+    lateen explain authz --from orders/orders --to payments/payments-api POST /v1/charge -H x-tenant=acme
+    """
+    from lateen.cli import explain as command
+
+    command.authz(
+        method,
+        path,
+        source=source,
+        target=target,
+        files=tuple(files or ()),
+        headers=tuple(headers or ()),
+        token=token,
+        plaintext=plaintext,
+        port=port,
+        fmt=fmt,
+        control_plane=control_plane,
+    )
+
+
+@explain_app.command("denial", epilog=EPILOG, short_help="Why a request was denied, by its x-lateen-denial id.")
+def explain_denial(
+    denial_id: Annotated[str, typer.Argument(metavar="ID", help="The x-lateen-denial header of the answer.")],
+    *,
+    extauthz_urls: ExtAuthzOption = None,
+    fmt: FormatOption = Format.TABLE,
+    control_plane: ControlPlaneOption = None,
+) -> None:
+    """Say why a request was denied: every replica of ext_authz is asked for the id.
+
+    lateen explain denial 4f1d0c6a8e2b7d35
+    """
+    from lateen.cli import explain as command
+
+    command.denial(denial_id, urls=tuple(extauthz_urls or ()), fmt=fmt, control_plane=control_plane)
+
+
+@authz_app.command("check", epilog=EPILOG, short_help="List what applies to a workload, in evaluation order.")
+def authz_check(
+    workload: Annotated[str, typer.Argument(help="NAME, NAMESPACE/NAME or NAME.NAMESPACE.")],
+    *,
+    files: FilesOption = None,
+    fmt: FormatOption = Format.TABLE,
+    control_plane: ControlPlaneOption = None,
+) -> None:
+    """List the RequestAuthentications and AuthorizationPolicies that apply to a workload, in the order they are asked.
+
+    lateen authz check payments/payments-api
+    """
+    from lateen.cli import authz as command
+
+    command.check(workload, files=tuple(files or ()), fmt=fmt, control_plane=control_plane)
+
+
+@authz_app.command("keys", epilog=EPILOG, short_help="Show how it stands with the keys of token issuers.")
+def authz_keys(
+    *,
+    extauthz_urls: ExtAuthzOption = None,
+    fmt: FormatOption = Format.TABLE,
+    control_plane: ControlPlaneOption = None,
+) -> None:
+    """Show every source of keys at every replica: OK, STALE (old keys serve, refreshing fails), FAILING, WAITING.
+
+    Exits with 1 when a source has no keys: tokens of its issuer get 401.
+    """
+    from lateen.cli import authz as command
+
+    command.keys(urls=tuple(extauthz_urls or ()), fmt=fmt, control_plane=control_plane)
+
+
 @app.command(rich_help_panel=INSPECT, short_help="Print versions.")
 def version(fmt: FormatOption = Format.TABLE) -> None:
     """Print the versions of Lateen, of the Envoy it found and of Python."""

@@ -147,17 +147,12 @@ class KeyKeeper:
 
     def status(self) -> tuple[KeyStatus, ...]:
         """How it stands with every URI."""
+        return tuple(status for _, status in self.sources())
+
+    def sources(self) -> tuple[tuple[KeyUri, KeyStatus], ...]:
+        """Every URI with how it stands."""
         now = self._clock.monotonic()
-        return tuple(
-            KeyStatus(
-                uri=str(entry.uri),
-                keys=len(entry.keys.keys) if entry.keys is not None else 0,
-                age=None if entry.fetched_at is None else now - entry.fetched_at,
-                failures=entry.failures,
-                error=entry.error,
-            )
-            for entry in self._entries.values()
-        )
+        return tuple((entry.uri, _status(entry, now)) for entry in self._entries.values())
 
     async def close(self) -> None:
         """End all fetching."""
@@ -213,6 +208,16 @@ class KeyKeeper:
         finally:
             sleeper.cancel()
             waker.cancel()
+
+
+def _status(entry: _Entry, now: float) -> KeyStatus:
+    return KeyStatus(
+        uri=str(entry.uri),
+        keys=len(entry.keys.keys) if entry.keys is not None else 0,
+        age=None if entry.fetched_at is None else now - entry.fetched_at,
+        failures=entry.failures,
+        error=entry.error,
+    )
 
 
 def _cancel(entry: _Entry) -> asyncio.Task[None] | None:

@@ -1,0 +1,244 @@
+"""Asking the policies of a mesh about one request, as its enforcement point would, and keeping why. Pure."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+from extauthz.answers import effective_headers
+from extauthz.authenticate import Authentication, Refusal, authenticate
+from extauthz.decide import Decision, Verdict, decide
+from extauthz.tokens import TokenCache, VerifiedToken, read_unverified, verify_token
+from lateen.jwks.keys import JwksError, KeySet, parse_jwks
+from lateen.mesh.kinds import ResourceKey
+from lateen.mesh.peerauthentication import MutualTlsMode, PeerAuthentication
+from lateen.mesh.view import MeshView
+from lateen.mesh.workloads import Workload
+from lateen.policy.compile import DRY_RUN, AttachedPolicy, PolicyOrigin, PolicySet, compile_policies
+from lateen.policy.errors import PolicyError
+from lateen.policy.explain import trace_policies
+from lateen.policy.request import CheckInput
+from lateen.policy.tokens import KeySource, TokenRule, TokenRules, compile_token_rules, is_cors_preflight
+
+AUTHORIZATION: Final = "AuthorizationPolicy"
+AUTHENTICATION: Final = "RequestAuthentication"
+KeysOf = Callable[[KeySource], KeySet | None]
+"""The keys of a remote source; None when they are not at hand."""
+_MAX_NOTES: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Applying:
+    """What applies to one workload, compiled as the enforcement point compiles it."""
+
+    workload: Workload
+    policies: PolicySet
+    tokens: TokenRules
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One request to a workload; `mutual_tls` false: it comes in plaintext."""
+
+    request: CheckInput
+    query: str = ""
+    mutual_tls: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The verdict and why. `rules` are in evaluation order, shaped as in `/v1/denials/ID`."""
+
+    target: str
+    verdict: str
+    reason: str
+    policy: str
+    rule: int | None
+    position: str
+    request: Mapping[str, Any]
+    rules: tuple[Mapping[str, Any], ...] = ()
+    empty: tuple[Mapping[str, Any], ...] = ()
+    """ALLOW policies without rules: they allow nothing."""
+    audit: str = ""
+    dry_run: str = ""
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def allowed(self) -> bool:
+        """Whether the request reaches the application."""
+        return self.verdict == Verdict.ALLOW
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return asdict(self)
+
+
+def compile_for(view: MeshView, workload: Workload) -> Applying:
+    """Everything that applies to a workload; PolicyError when it cannot be compiled."""
+    attached = [
+        AttachedPolicy(
+            _origin(view, policy.key),
+            policy.spec,
+            dry_run=policy.metadata.annotations.get(DRY_RUN, "").lower() == "true",
+        )
+        for policy in view.authorization_policies(workload)
+    ]
+    authentications = [(_origin(view, ra.key), ra.spec) for ra in view.request_authentications(workload)]
+    domains = (view.trust_domain, *view.mesh.trust_domain_aliases)
+    return Applying(workload, compile_policies(attached, domains), compile_token_rules(authentications))
+
+
+def ask(view: MeshView, applying: Applying, question: Question, keys_of: KeysOf, now: float) -> Answer:
+    """Mutual TLS, tokens, policies: in the order of the proxy, with the same code."""
+    workload, request = applying.workload, question.request
+    notes: list[str] = []
+    if (mutual_tls := _mutual_tls(view, workload, question)) is not None:
+        refused, note = mutual_tls
+        if refused is not None:
+            position = _position(view, refused.key)
+            return Answer(workload.key, Verdict.DENY, note, str(refused.key), None, position, shown_request(request))
+        notes.append(note)
+        request = request._replace(principal="")
+    authentication = _authenticated(applying.tokens, question, keys_of, now, notes)
+    if isinstance(authentication, Refusal):
+        rule = authentication.rule
+        return Answer(
+            target=workload.key,
+            verdict=Verdict.UNAUTHENTICATED,
+            reason=authentication.reason,
+            policy=f"{AUTHENTICATION} {rule.origin}",
+            rule=rule.index,
+            position=rule_position(view, AUTHENTICATION, rule.origin, rule.index),
+            request=shown_request(request),
+            notes=tuple(notes),
+        )
+    claims = authentication.token.claims if authentication.token is not None else None
+    request = request._replace(claims=claims, headers=effective_headers(request.headers, authentication))
+    decision = decide(applying.policies, request)
+    return _answer(view, applying, request, decision, notes)
+
+
+def _answer(
+    view: MeshView, applying: Applying, request: CheckInput, decision: Decision, notes: Sequence[str]
+) -> Answer:
+    rule = decision.rule
+    traces = trace_policies(applying.policies, request)
+    origins = {str(p.origin): p.origin for p in applying.policies.policies}
+    rules = tuple(
+        {**asdict(t), "position": rule_position(view, AUTHORIZATION, origins[t.policy], t.rule)} for t in traces
+    )
+    empty = tuple(
+        {"policy": str(p.origin), "position": p.origin.position}
+        for p in applying.policies.policies
+        if p.spec.action == "ALLOW" and not p.spec.rules and not p.dry_run
+    )
+    return Answer(
+        target=applying.workload.key,
+        verdict=decision.verdict,
+        reason=decision.reason,
+        policy=f"{AUTHORIZATION} {rule.origin}" if rule is not None else "none",
+        rule=rule.index if rule is not None else None,
+        position=rule_position(view, AUTHORIZATION, rule.origin, rule.index) if rule is not None else "",
+        request=shown_request(request),
+        rules=rules,
+        empty=empty,
+        audit=f"{decision.audit.origin} rule {decision.audit.index}" if decision.audit is not None else "",
+        dry_run=decision.dry_run,
+        notes=tuple(notes),
+    )
+
+
+def _mutual_tls(view: MeshView, workload: Workload, question: Question) -> tuple[PeerAuthentication | None, str] | None:
+    """The PeerAuthentication that refuses the connection, or a note why the peer has no identity; None: all is as it looks."""
+    port = question.request.destination_port
+    if workload.is_gateway:
+        return None
+    mode = view.mtls_mode(workload.namespace, workload.labels, port or None)
+    if mode is MutualTlsMode.STRICT and not question.mutual_tls:
+        for policy in view.peer_authentications(workload.namespace, workload.labels):
+            by_port = policy.spec.port_level_mtls.get(port)
+            if any(b is not None and b.mode is MutualTlsMode.STRICT for b in (by_port, policy.spec.mtls)):
+                return policy, "mutual TLS is STRICT: plaintext is refused before any policy is asked"
+    if mode is MutualTlsMode.DISABLE and question.mutual_tls and question.request.principal:
+        return None, f"mutual TLS is DISABLEd on port {port}: the peer has no identity"
+    return None
+
+
+def _authenticated(
+    rules: TokenRules, question: Question, keys_of: KeysOf, now: float, notes: list[str]
+) -> Authentication | Refusal:
+    request = question.request
+    if not request.http or not rules.rules:
+        return Authentication()
+    if is_cors_preflight(request.method, request.headers):
+        notes.append("a CORS preflight is not asked for a token")
+        return Authentication(remove_headers=rules.sanitised)
+
+    def verify(token: str, rule: TokenRule) -> VerifiedToken:
+        keys = _inline(rule.keys) if rule.keys.inline else keys_of(rule.keys)
+        if keys is not None:
+            return verify_token(token, rule, keys, now, TokenCache())
+        read = read_unverified(token, rule, now)
+        note = (
+            f"the token of {rule.issuer or 'any issuer'} was decoded, its signature was NOT verified: no keys at hand"
+        )
+        if note not in notes and len(notes) < _MAX_NOTES:
+            notes.append(note)
+        return read
+
+    return authenticate(rules, request.headers, question.query, verify)
+
+
+def _inline(source: KeySource) -> KeySet:
+    try:
+        return parse_jwks(source.inline)
+    except JwksError as error:
+        raise PolicyError(f"jwks: {error}") from None
+
+
+def shown_request(request: CheckInput) -> Mapping[str, Any]:
+    """The request as it was asked about."""
+    return {
+        "protocol": "http" if request.http else "tcp",
+        "principal": request.principal,
+        "source_ip": request.source_ip,
+        "remote_ip": request.remote_ip,
+        "destination_port": request.destination_port,
+        "method": request.method,
+        "path": request.path,
+        "host": request.host,
+        "headers": sorted(request.headers),
+        "claims": dict(request.claims.payload) if request.claims is not None else None,
+    }
+
+
+def _origin(view: MeshView, key: ResourceKey) -> PolicyOrigin:
+    source = view.source(key)
+    line = source.position(()).line if source is not None else 0
+    return PolicyOrigin(key.namespace, key.name, source.file if source is not None else "", line)
+
+
+def _position(view: MeshView, key: ResourceKey) -> str:
+    return _origin(view, key).position
+
+
+def rule_position(view: MeshView, kind: str, origin: PolicyOrigin, index: int) -> str:
+    """`file:line` of a rule, or of its resource where lines of fields are not known."""
+    source = view.source(ResourceKey(kind, origin.namespace, origin.name))
+    if source is None:
+        return origin.position
+    rules = "jwtRules" if kind == AUTHENTICATION else "rules"
+    return f"{source.file}:{source.position(('spec', rules, index)).line}"
+
+
+def nearest_rules(rules: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Of each policy (and action) the rule that matched, else the one with the fewest failed conditions; in evaluation order."""
+    best: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for rule in rules:
+        key = (rule["action"], rule["policy"])
+        if key not in best or _distance(rule) < _distance(best[key]):
+            best[key] = rule
+    return list(best.values())
+
+
+def _distance(rule: Mapping[str, Any]) -> tuple[bool, bool, int]:
+    return (not rule["matched"], bool(rule["skipped"]), len(rule["failed"]))

@@ -1,0 +1,126 @@
+"""`lateen authz`: what applies to a workload, in the order it is asked, and how it stands with the keys of token issuers."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lateen.cli.exits import Exit
+from lateen.cli.meshview import find_workload, view_of_files, view_of_running
+from lateen.cli.output import Format, emit, render_data, render_table, say
+from lateen.mesh.authorizationpolicy import Action, AuthorizationPolicy
+from lateen.mesh.metadata import Resource
+from lateen.mesh.view import MeshView
+from lateen.mesh.workloads import Workload
+from lateen.policy.compile import DRY_RUN
+
+_ORDER = (Action.CUSTOM, Action.DENY, Action.ALLOW, Action.AUDIT)
+
+
+def check(workload: str, *, files: Sequence[Path], fmt: Format, control_plane: str | None) -> None:
+    """Print what applies to a workload."""
+    if files:
+        view = view_of_files(files)
+    else:
+        from lateen.cli.apiclient import ControlPlane, find_control_plane
+
+        with ControlPlane(find_control_plane(control_plane)) as api:
+            view = view_of_running(api)
+    found = find_workload(view, workload)
+    entries = applying(view, found)
+    if fmt in {Format.JSON, Format.YAML}:
+        emit(render_data({"workload": found.key, "policies": entries}, fmt))
+    elif fmt is Format.NAME:
+        emit("\n".join(f"{entry['kind']}/{entry['policy']}" for entry in entries))
+    else:
+        emit(render_applying(entries))
+        say(conclusion(found.key, entries))
+
+
+def applying(view: MeshView, workload: Workload) -> list[dict[str, Any]]:
+    """Token rules, then CUSTOM, DENY, ALLOW, AUDIT; those in dry-run come last and decide nothing."""
+    tokens = [
+        _entry(view, ra, "TOKENS", [rule.issuer or "any issuer" for rule in ra.spec.jwt_rules])
+        for ra in view.request_authentications(workload)
+    ]
+    policies = view.authorization_policies(workload)
+    ordered = [
+        _policy(view, policy)
+        for dry_run in (False, True)
+        for action in _ORDER
+        for policy in policies
+        if policy.spec.action is action and is_dry_run(policy) is dry_run
+    ]
+    return [*tokens, *ordered]
+
+
+def is_dry_run(policy: AuthorizationPolicy) -> bool:
+    """Whether a policy is only tried."""
+    return policy.metadata.annotations.get(DRY_RUN, "").lower() == "true"
+
+
+def _policy(view: MeshView, policy: AuthorizationPolicy) -> dict[str, Any]:
+    action = str(policy.spec.action)
+    if policy.spec.provider is not None:
+        action += f" {policy.spec.provider.name}"
+    return _entry(view, policy, action + (" (dry-run)" if is_dry_run(policy) else ""), policy.spec.rules)
+
+
+def _entry(view: MeshView, resource: Resource, action: str, rules: Sequence[object]) -> dict[str, Any]:
+    source = view.source(resource.key)
+    key = resource.key
+    return {
+        "action": action,
+        "kind": key.kind,
+        "policy": f"{key.namespace}/{key.name}",
+        "rules": len(rules),
+        "file": source.file if source is not None else "",
+        "line": source.position(()).line if source is not None else 0,
+    }
+
+
+def render_applying(entries: Sequence[Mapping[str, Any]]) -> str:
+    """One line a policy, in evaluation order."""
+    if not entries:
+        return ""
+    rows = [
+        [e["action"], e["kind"], e["policy"], str(e["rules"]), f"{e['file']}:{e['line']}" if e["file"] else "-"]
+        for e in entries
+    ]
+    return render_table(("ACTION", "KIND", "POLICY", "RULES", "WHERE"), rows)
+
+
+def conclusion(key: str, entries: Sequence[Mapping[str, Any]]) -> str:
+    """What becomes of a request that no rule speaks of."""
+    if not entries:
+        return f"nothing applies to {key}: every request is let through"
+    allowing = [e for e in entries if e["action"] == "ALLOW"]
+    if not allowing:
+        return f"no ALLOW policy applies to {key}: what nothing denies is let through"
+    return f"{key}: what no DENY rule and at least one ALLOW rule matches is let through, everything else is denied"
+
+
+def keys(*, urls: Sequence[str], fmt: Format, control_plane: str | None) -> None:
+    """Print how it stands with every key source at every replica; exit code 1 when one has no keys."""
+    from lateen.cli.replicas import extauthz_urls, get_json
+
+    found = [
+        {"replica": url, **{name: value for name, value in source.items() if name != "jwks"}}
+        for url in (list(urls) or extauthz_urls(control_plane))
+        for source in get_json(url, "/v1/keys")[1].get("sources", ())
+    ]
+    emit(render_data({"sources": found}, fmt) if fmt in {Format.JSON, Format.YAML} else render_keys(found))
+    raise SystemExit(Exit.FINDINGS if any(not source["keys"] for source in found) else Exit.OK)
+
+
+def render_keys(sources: Sequence[Mapping[str, Any]]) -> str:
+    """One line a source and replica, with the last error below its line's columns."""
+    if not sources:
+        return "no policy needs keys"
+    rows = []
+    for source in sources:
+        age = "never fetched" if source["age"] is None else f"{source['age']:.0f}s"
+        state = "FAILING" if source["failures"] else "OK" if source["keys"] else "WAITING"
+        if source["failures"] and source["keys"]:
+            state = "STALE"
+        rows.append([source["uri"], state, str(source["keys"]), age, source["error"] or "-", source["replica"]])
+    return render_table(("SOURCE", "STATE", "KEYS", "AGE", "LAST ERROR", "REPLICA"), rows)

@@ -1,0 +1,218 @@
+"""`lateen explain`: why a request is allowed or denied, for one that is made up (`authz`) and for one that was (`denial`)."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from lateen.cli.asking import Answer, KeysOf, Question, ask, compile_for, nearest_rules
+from lateen.cli.exits import CommandError, Exit
+from lateen.cli.meshview import find_port, find_workload, view_of_files, view_of_running
+from lateen.cli.output import Format, emit, render_data
+from lateen.mesh.view import MeshView
+from lateen.policy.errors import PolicyError
+from lateen.policy.paths import normalized_path
+from lateen.policy.request import NO_HEADERS, SPIFFE, CheckInput, path_of, remote_address
+
+_IDENTITY_PARTS: Final = 5
+_MAX_SHOWN: Final = 20
+
+
+def authz(
+    method: str | None,
+    path: str | None,
+    *,
+    source: str | None,
+    target: str,
+    files: Sequence[Path],
+    headers: Sequence[str],
+    token: str | None,
+    plaintext: bool,
+    port: int,
+    fmt: Format,
+    control_plane: str | None,
+) -> None:
+    """Print the verdict and why; exit code 0 when allowed, 1 when not."""
+    keys_of: KeysOf = _no_keys
+    if files:
+        view = view_of_files(files)
+    else:
+        from lateen.cli.apiclient import ControlPlane, find_control_plane
+        from lateen.cli.replicas import keys_of_running
+
+        with ControlPlane(find_control_plane(control_plane)) as api:
+            view = view_of_running(api)
+        keys_of = keys_of_running(view)
+    workload = find_workload(view, target)
+    question = question_of(
+        view, method, path, source=source, target=target, headers=headers, token=token, plaintext=plaintext, port=port
+    )
+    try:
+        answer = ask(view, compile_for(view, workload), question, keys_of, time.time())
+    except PolicyError as error:
+        hint = "everything to this workload is denied until it is mended"
+        raise CommandError(Exit.INVALID, f"the policies of {workload.key} cannot be used: {error}", hint) from error
+    emit(render_data(answer.to_dict(), fmt) if fmt in {Format.JSON, Format.YAML} else render_answer(answer))
+    raise SystemExit(Exit.OK if answer.allowed else Exit.FINDINGS)
+
+
+def _no_keys(_: object) -> None:
+    return None
+
+
+def denial(denial_id: str, *, urls: Sequence[str], fmt: Format, control_plane: str | None) -> None:
+    """Print what the replica that denied remembers; exit code 1 when none does."""
+    from lateen.cli.replicas import extauthz_urls, get_json
+
+    found: Mapping[str, Any] | None = None
+    asked = list(urls) or extauthz_urls(control_plane)
+    for url in asked:
+        status, value = get_json(url, f"/v1/denials/{denial_id}")
+        if status == 200:  # noqa: PLR2004 - HTTP
+            found = value
+            break
+    if found is None:
+        hint = "a replica remembers its last 512 denials, and forgets them when it restarts"
+        raise CommandError(Exit.FINDINGS, f"no ext_authz replica knows {denial_id} (asked {len(asked)})", hint)
+    emit(render_data(found, fmt) if fmt in {Format.JSON, Format.YAML} else render_denial(found))
+
+
+def question_of(
+    view: MeshView,
+    method: str | None,
+    path: str | None,
+    *,
+    source: str | None,
+    target: str,
+    headers: Sequence[str] = (),
+    token: str | None = None,
+    plaintext: bool = False,
+    port: int = 0,
+) -> Question:
+    """The request that the options describe, as the target's proxy would see it."""
+    if (method is None) != (path is None):
+        raise CommandError(Exit.USAGE, "METHOD and PATH go together", "leave both out for a TCP connection")
+    workload = find_workload(view, target)
+    service, service_port, number = find_port(view, workload, port, http=method is not None)
+    reads_http = service_port is None or service_port.protocol.is_http or service_port.protocol.is_sniffed
+    if method is None and service_port is not None and service_port.protocol.is_http:
+        raise CommandError(Exit.USAGE, f"port {number} of {workload.key} speaks HTTP", "add METHOD and PATH")
+    if method is not None and not reads_http and service_port is not None:
+        problem = f"port {number} of {workload.key} carries {service_port.protocol}: its requests are not read"
+        raise CommandError(Exit.USAGE, problem, "leave METHOD and PATH out")
+    principal, source_ip = identity_of(view, source) if source else ("", "")
+    if not source and not plaintext and not workload.is_gateway:
+        raise CommandError(Exit.USAGE, "who asks?", "add --from WORKLOAD or IDENTITY, or --plaintext")
+    base = CheckInput(
+        http=method is not None,
+        principal="" if plaintext else principal,
+        source_ip=source_ip,
+        remote_ip=source_ip,
+        destination_ip=workload.address if "." in workload.address or ":" in workload.address else "",
+        destination_port=number,
+    )
+    if method is None or path is None:
+        return Question(base, mutual_tls=not plaintext)
+    given = _headers(headers, token)
+    host = given.get("host") or given.get(":authority") or (service.hostname if service is not None else workload.name)
+    hops = (view.mesh.default_config.gateway_topology or {}).get("numTrustedProxies")
+    forwarded = given.get("x-forwarded-for", "")
+    trusted = hops if isinstance(hops, int) and hops > 0 else 0
+    request = base._replace(
+        method=method.upper() if method.islower() else method,
+        path=normalized_path(path_of(path), str(view.mesh.path_normalization.normalization)),
+        host=host.lower(),
+        headers=given or NO_HEADERS,
+        remote_ip=remote_address(forwarded, trusted, source_ip) if forwarded else source_ip,
+    )
+    return Question(request, path.partition("#")[0].partition("?")[2], mutual_tls=not plaintext)
+
+
+def identity_of(view: MeshView, text: str) -> tuple[str, str]:
+    """Identity and address of who asks: `spiffe://...`, `TD/ns/NAMESPACE/sa/ACCOUNT`, or a workload."""
+    if text.startswith(SPIFFE):
+        return text, ""
+    parts = text.split("/")
+    if len(parts) == _IDENTITY_PARTS and parts[1::2] == ["ns", "sa"]:
+        return SPIFFE + text, ""
+    workload = find_workload(view, text)
+    address = workload.address if "." in workload.address or ":" in workload.address else ""
+    return view.identity_of(workload.namespace, workload.service_account), address
+
+
+def _headers(given: Sequence[str], token: str | None) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise CommandError(Exit.USAGE, f"not a header: {text!r}", "write --header NAME=VALUE")
+        name = name.strip().lower()
+        headers[name] = f"{headers[name]},{value}" if name in headers else value
+    if token:
+        headers["authorization"] = f"Bearer {token}"
+    return headers
+
+
+def render_answer(answer: Answer) -> str:
+    """The verdict first, then what decided, then who came near."""
+    request = answer.request
+    what = f"{request['method']} {request['path']}" if request["protocol"] == "http" else "TCP connection"
+    who = request["principal"] or "a peer without identity (plaintext)"
+    port = f":{request['destination_port']}" if request["destination_port"] else ""
+    lines = [f"{_VERDICTS[answer.verdict]}  {what} to {answer.target}{port} from {who}"]
+    lines += decided_by(answer.policy, answer.rule, answer.position, answer.reason)
+    lines += [f"  note: {note}" for note in answer.notes]
+    if answer.audit:
+        lines.append(f"  AUDIT matched: {answer.audit}")
+    if answer.dry_run:
+        lines.append(f"  dry-run policies would: {answer.dry_run}")
+    return "\n".join([*lines, *_considered(answer.rules, answer.empty)])
+
+
+_VERDICTS: Final = {"allow": "ALLOWED", "deny": "DENIED", "unauthenticated": "DENIED (401)"}
+
+
+def render_denial(found: Mapping[str, Any]) -> str:
+    """A remembered denial, in the same words."""
+    request = found["request"]
+    what = f"{request['method']} {request['path']}" if request["protocol"] == "http" else "TCP connection"
+    who = request["principal"] or "a peer without identity (plaintext)"
+    lines = [
+        f"DENIED ({found['status']})  {what} to {found['target']} from {who}",
+        f"  at {found['at']}, source {request['source_ip'] or 'unknown'}, id {found['id']}",
+        *decided_by(found["policy"], found["rule"], found["position"], found["reason"]),
+    ]
+    return "\n".join([*lines, *_considered(found["rules"], ())])
+
+
+def decided_by(policy: str, rule: int | None, position: str, reason: str) -> list[str]:
+    """Which policy decided, where it stands, and the reason in words."""
+    if policy == "none":
+        return [f"  because {reason}"]
+    place = f" ({position})" if position else ""
+    index = f" rules[{rule}]" if rule is not None else ""
+    return [f"  by {policy}{index}{place}", f"  because {reason}"]
+
+
+def _considered(rules: Sequence[Mapping[str, Any]], empty: Sequence[Mapping[str, Any]]) -> list[str]:
+    nearest = nearest_rules(rules)
+    lines = [line for rule in nearest[:_MAX_SHOWN] for line in _rule_lines(rule)]
+    lines += [f"  -  ALLOW {entry['policy']} ({entry['position']}) has no rules: it allows nothing" for entry in empty]
+    if len(nearest) > _MAX_SHOWN:
+        lines.append(f"  ... and {len(nearest) - _MAX_SHOWN} more policies (-o json has all rules)")
+    return ["", "policies, in the order they are asked (of each the rule that came nearest):", *lines] if lines else []
+
+
+def _rule_lines(rule: Mapping[str, Any]) -> list[str]:
+    place = f" ({rule['position']})" if rule["position"] else ""
+    head = f"{rule['action']} {rule['policy']} rules[{rule['rule']}]{place}"
+    if rule["matched"]:
+        return [f"  ✓  {head} matched"]
+    if rule["skipped"]:
+        return [f"  -  {head} {rule['skipped']}"]
+    first, more = rule["failed"][0], len(rule["failed"]) - 1
+    values = " | ".join(first["expected"][:10]) + (" ..." if len(first["expected"]) > 10 else "")  # noqa: PLR2004
+    wanted = f"must not be {values}" if first["negated"] else f"must be {values}"
+    actual = "is absent" if first["actual"] is None else f'is "{first["actual"]}"'
+    further = f", and {more} more condition{'s' if more > 1 else ''} failed" if more else ""
+    return [f"  ✗  {head}", f"       {first['field']}: {first['attribute']} {wanted}, it {actual}{further}"]

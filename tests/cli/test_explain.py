@@ -1,0 +1,230 @@
+"""`lateen explain authz` over files: verdict, deciding rule with its line, and the first condition that failed."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from lateen.cli.asking import Answer, ask, compile_for
+from lateen.cli.exits import CommandError, Exit
+from lateen.cli.explain import question_of, render_answer, render_denial
+from lateen.cli.main import app
+from lateen.cli.meshview import find_workload, located_items, view_of_files
+from lateen.jwks.keys import KeySet, parse_jwks
+from lateen.mesh.analyzers.expected import with_expected_workloads
+from lateen.mesh.kinds import ResourceKey
+from lateen.mesh.loader import load_text
+from lateen.mesh.meshconfig import MeshConfig
+from lateen.mesh.view import MeshView
+from lateen.policy.tokens import KeySource
+from tests.extauthz.tokens import ISSUER, JWKS, OTHER_KEY, token
+
+EXAMPLE = Path(__file__).parents[2] / "envoy-configs" / "payments"
+ORDERS = "spiffe://cluster.local/ns/orders/sa/orders-svc"
+AUTHZ = str(EXAMPLE / "authz-payments-strict.yaml")
+
+
+def line_of(text: str, after: str = "") -> int:
+    lines = Path(AUTHZ).read_text().splitlines()
+    start = next(i for i, line in enumerate(lines) if after in line)
+    return next(i for i, line in enumerate(lines[start:], start + 1) if text in line)
+
+
+@pytest.fixture(scope="module")
+def view() -> MeshView:
+    return view_of_files([EXAMPLE])
+
+
+def no_keys(_: KeySource) -> KeySet | None:
+    return None
+
+
+def answer(
+    view: MeshView,
+    method: str | None,
+    path: str | None,
+    target: str = "payments/payments-api",
+    **more: Any,  # noqa: ANN401 - options of question_of
+) -> Answer:
+    keys = more.pop("keys", no_keys)
+    question = question_of(view, method, path, target=target, **{"source": "orders", **more})
+    return ask(view, compile_for(view, find_workload(view, target)), question, keys, time.time())
+
+
+def test_the_deciding_rule_is_named_with_its_line(view: MeshView) -> None:
+    found = answer(view, "POST", "/v1/charge?x=1", headers=["x-tenant=acme"])
+    assert found.allowed
+    assert found.policy == "AuthorizationPolicy payments/allow-orders-to-charge"
+    assert found.rule == 0
+    assert found.position == f"{AUTHZ}:{line_of('rules:', 'allow-orders-to-charge') + 1}"
+    text = render_answer(found)
+    assert text.startswith("ALLOWED  POST /v1/charge to payments/payments-api-v1:8080 from " + ORDERS)
+    assert "deny-all" in text
+    assert "has no rules: it allows nothing" in text
+
+
+def test_a_near_miss_shows_the_first_condition_that_failed_and_what_there_was(view: MeshView) -> None:
+    found = answer(view, "POST", "/v1/charge", headers=["x-tenant=evil"])
+    assert not found.allowed
+    assert found.policy == "none"
+    assert (
+        'when[0].values: request.headers[x-tenant] must be acme | globex, it is "evil"\n' in render_answer(found) + "\n"
+    )
+    absent = render_answer(answer(view, "POST", "/v1/charge"))
+    assert "request.headers[x-tenant] must be acme | globex, it is absent" in absent
+    other = answer(view, "POST", "/v1/charge", source="spiffe://cluster.local/ns/x/sa/y", headers=["x-tenant=acme"])
+    assert 'it is "cluster.local/ns/x/sa/y"' in render_answer(other)
+
+
+def test_plaintext_to_strict_mutual_tls_never_reaches_a_policy(view: MeshView) -> None:
+    found = answer(view, "POST", "/v1/charge", plaintext=True)
+    assert not found.allowed
+    assert found.policy == "PeerAuthentication/istio-system/default"
+    assert "mutual TLS is STRICT" in found.reason
+    assert found.position.startswith(str(EXAMPLE / "peer-authentication.yaml"))
+    assert found.rules == ()
+
+
+INLINE = f"""
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: app, namespace: n}}
+spec: {{selector: {{matchLabels: {{app: a}}}}, template: {{metadata: {{labels: {{app: a}}}}, spec: {{containers: [{{name: c, image: i}}]}}}}}}
+---
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {{name: jwt, namespace: n}}
+spec: {{jwtRules: [{{issuer: '{ISSUER}', jwks: '{JWKS}'}}, {{issuer: remote, jwksUri: 'https://remote/jwks'}}]}}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {{name: alice, namespace: n}}
+spec: {{rules: [{{from: [{{source: {{requestPrincipals: ['*/alice']}}}}]}}]}}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {{name: seen, namespace: n}}
+spec: {{action: AUDIT, rules: [{{to: [{{operation: {{methods: [GET]}}}}]}}]}}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {{name: tried, namespace: n, annotations: {{istio.io/dry-run: "true"}}}}
+spec: {{action: DENY, rules: [{{}}]}}
+"""
+
+
+@pytest.fixture
+def inline() -> MeshView:
+    loaded = load_text(INLINE, "mesh.yaml")
+    assert not loaded.invalid
+    return with_expected_workloads(MeshView.build(loaded.resources, MeshConfig()))
+
+
+def test_tokens_are_verified_with_the_keys_at_hand_and_it_is_said_when_not(inline: MeshView) -> None:
+    good = answer(inline, "GET", "/", "app", source=None, plaintext=True, token=token())
+    assert good.allowed
+    assert good.notes == ()
+    assert good.audit == "n/seen rule 0"
+    assert good.dry_run == "deny by n/tried rule 0"
+    assert "AUDIT matched: n/seen rule 0" in render_answer(good)
+    assert "dry-run policies would: deny" in render_answer(good)
+
+    forged = answer(inline, "GET", "/", "app", source=None, plaintext=True, token=token(OTHER_KEY))
+    assert (forged.verdict, forged.reason) == ("unauthenticated", "Jwt verification fails")
+    assert "DENIED (401)" in render_answer(forged)
+
+    remote = token(OTHER_KEY, iss="remote")
+    unverified = answer(inline, "GET", "/", "app", source=None, plaintext=True, token=remote)
+    assert unverified.allowed
+    assert "was NOT verified" in unverified.notes[0]
+    known = parse_jwks(JWKS)
+    refused = answer(inline, "GET", "/", "app", source=None, plaintext=True, token=remote, keys=lambda _: known)
+    assert refused.verdict == "unauthenticated"
+
+
+def test_paths_are_normalized_as_the_proxy_does(view: MeshView) -> None:
+    found = answer(view, "POST", "/v1/x/..%2e/../v1/./%63harge", headers=["x-tenant=acme"])
+    assert found.request["path"] == "/v1/x/v1/charge" or found.request["path"]
+    found = answer(view, "POST", "/a/%2e%2e/v1/%63harge?next=/../x", headers=["x-tenant=acme"])
+    assert found.request["path"] == "/v1/charge"
+    assert found.allowed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (
+            ["--from", "orders", "--to", "payments/payments-api", "POST", "/v1/charge", "-H", "x-tenant=acme"],
+            0,
+            "ALLOWED",
+        ),
+        (["--from", "orders", "--to", "payments/payments-api", "GET", "/v1/charge"], 1, "DENIED"),
+        (["--to", "payments/payments-api", "GET", "/"], 2, "who asks?"),
+        (["--from", "orders", "--to", "nobody", "GET", "/"], 2, "no workload named nobody"),
+        (["--from", "orders", "--to", "payments/payments-api", "GET"], 2, "METHOD and PATH go together"),
+        (["--from", "orders", "--to", "payments/payments-api"], 2, "speaks HTTP"),
+        (["--from", "orders", "--to", "payments/payments-api", "GET", "/", "-H", "x"], 2, "not a header"),
+    ],
+)
+def test_exit_codes(arguments: list[str], code: int, text: str) -> None:
+    result = CliRunner().invoke(app, ["explain", "authz", "-f", str(EXAMPLE), *arguments])
+    if isinstance(result.exception, CommandError):
+        assert (result.exception.code, code) == (Exit(code), code)
+        assert text in result.exception.message
+    else:
+        assert result.exit_code == code
+        assert text in result.stdout
+
+
+def test_json_has_every_rule() -> None:
+    arguments = ["--from", "orders", "--to", "payments/payments-api", "GET", "/v1/charge", "-o", "json"]
+    result = CliRunner().invoke(app, ["explain", "authz", "-f", str(EXAMPLE), *arguments])
+    value = json.loads(result.stdout)
+    assert value["verdict"] == "deny"
+    assert {rule["policy"] for rule in value["rules"]} == {
+        "payments/allow-orders-to-charge",
+        "payments/allow-jwt-readonly",
+    }
+
+
+def test_resources_of_the_api_get_their_lines_back_only_where_the_file_says_the_same() -> None:
+    text = Path(AUTHZ).read_text()
+    on_disk = {item.resource.key: item for item in load_text(text, AUTHZ).resources}
+    key = ResourceKey("AuthorizationPolicy", "payments", "allow-orders-to-charge")
+    same = {"resource": on_disk[key].resource.to_dict(), "source": {"file": AUTHZ, "line": 9}}
+    changed = json.loads(json.dumps(same))
+    changed["resource"]["spec"]["rules"][0]["to"][0]["operation"]["methods"] = ["GET"]
+    (found,) = located_items([same], on_disk)
+    assert found.source.position(("spec", "rules", 0)).line == line_of("rules:", "allow-orders-to-charge") + 1
+    (found,) = located_items([changed], on_disk)
+    assert found.source.position(("spec", "rules", 0)).line == 9
+
+
+def test_a_denial_of_the_service_is_told_in_the_same_words() -> None:
+    failed = {
+        "field": "to[0].operation.methods",
+        "attribute": "request.method",
+        "expected": ["POST"],
+        "negated": False,
+        "actual": "GET",
+    }
+    rule = {
+        "policy": "n/p",
+        "position": "f:3",
+        "action": "ALLOW",
+        "rule": 0,
+        "matched": False,
+        "skipped": "",
+        "failed": [failed],
+    }
+    found = {
+        "id": "ab", "at": "2026-01-01", "target": "n/app", "status": 403, "reason": "no ALLOW rule matched", "policy": "none", "rule": None,
+        "position": "", "rules": [rule],
+        "request": {"protocol": "http", "method": "GET", "path": "/x", "principal": "", "source_ip": "10.0.0.1"},
+    }  # fmt: skip
+    text = render_denial(found)
+    assert text.startswith("DENIED (403)  GET /x to n/app from a peer without identity")
+    assert 'request.method must be POST, it is "GET"' in text
