@@ -55,6 +55,7 @@ _NOT_IN_VALUES: Final = re.compile("[\x00\r\n]")
 _GRPC: Final = re.compile(r"application/grpc(?:[+;].*)?", re.IGNORECASE)
 _STATIC_SIZE: Final = 61
 _MAX_INTEGER_BYTES: Final = 4
+_NO_TABLE: Final = b"\x20"  # a table size update to 0
 _MAX_NAME_BYTES: Final = 256
 _CACHED_BLOCK_BYTES: Final = 1024
 _CACHED_VALUE_BYTES: Final = 256
@@ -277,22 +278,17 @@ class HeaderDecoder:
 
     def head(self, block: bytes) -> Head:
         """The head of a request."""
-        return self._cache.head(block if self._is_stateless(block) else self._stateless(block))
+        return self._cache.head(self._stateless(block))
 
     def are_trailers(self, block: bytes) -> bool:
         """Whether the block is well formed as trailers."""
-        return self._cache.are_trailers(block if self._is_stateless(block) else self._stateless(block))
-
-    def _is_stateless(self, block: bytes) -> bool:
-        """Whether nothing but the block matters: no table, and no size update, with which only a first byte can begin."""
-        return self._decoder is None and (not block or block[0] & 0xE0 != 0x20)
+        return self._cache.are_trailers(self._stateless(block))
 
     def _stateless(self, block: bytes) -> bytes:
-        """The same fields, each a literal that needs no table."""
+        """The same fields in a block that needs no table."""
         decoder = self._decoder
         if decoder is None:
-            decoder = Decoder()
-            decoder.header_table_size = decoder.max_allowed_table_size = 0
+            return block.lstrip(_NO_TABLE) if block.startswith(_NO_TABLE) else block
         try:
             fields = decoder.decode(block, raw=True)
         except (HPACKDecodingError, IndexError) as error:
