@@ -166,13 +166,19 @@ def _unsized(workload: Workload) -> tuple[object, ...]:
 
 
 def keep_running_containers(running: Plan, wanted: Plan) -> Plan:
-    """The new plan, but with workloads that run already as they are, in the new number."""
+    """The new plan, but with workloads that run already as they are, in the new number, and no new one under their names."""
     old = {(w.namespace, w.name): w for w in running.workloads}
-    workloads = tuple(
-        replace(old[w.namespace, w.name], replicas=w.replicas) if (w.namespace, w.name) in old else w
-        for w in wanted.workloads
-    )
-    return replace(wanted, workloads=workloads)
+    names = {w.log_name for w in running.workloads}
+    workloads = []
+    for workload in wanted.workloads:
+        known = old.get((workload.namespace, workload.name))
+        if known is not None:
+            workloads.append(replace(known, replicas=workload.replicas))
+        elif workload.log_name in names:
+            workloads.append(replace(workload, log_name=f"{workload.name}.{workload.namespace}"))
+        else:
+            workloads.append(workload)
+    return replace(wanted, workloads=tuple(workloads))
 
 
 def new_rejections(known: Mapping[str, tuple[str, ...]], proxies: Mapping[str, ProxyStatus]) -> list[str]:

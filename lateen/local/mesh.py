@@ -360,11 +360,23 @@ class Mesh:
         """Start and stop replicas to follow a new plan; returns who came and who went. OSError: not now, try again."""
         await self.api_get("/v1/info")  # half of a change is worse than none: not while the control plane is away
         await self._when_up(self.site.ca_socket, "ca", "/v1/root")
-        before = dict(self.replicas)
+        before = (self.source, self.plan, self.replicas, self.vips)
         self.source = source
         self._place(plan)
-        gone = [replica for key, replica in before.items() if key not in self.replicas]
-        come = [replica for key, replica in self.replicas.items() if key not in before]
+        gone = [replica for key, replica in before[2].items() if key not in self.replicas]
+        come = [replica for key, replica in self.replicas.items() if key not in before[2]]
+        try:
+            await self._add(come)
+        except (StartError, OSError, netns.NetnsError):
+            await asyncio.gather(*(self._stop_replica(replica) for replica in come))
+            self.source, self.plan, self.replicas, self.vips = before
+            raise
+        if gone:
+            await asyncio.sleep(DRAIN_SECONDS)  # callers learn first that it is gone
+            await asyncio.gather(*(self._stop_replica(replica) for replica in gone))
+        return come, gone
+
+    async def _add(self, come: Sequence[Replica]) -> None:
         if come:
             self.write_cleanup()
             await self._make_namespaces(come)
@@ -375,10 +387,6 @@ class Mesh:
                 await asyncio.to_thread(self.network.write_hosts, replica, self._hosts(replica))
         await self.update_registration()
         await self._start_envoys(come)
-        if gone:
-            await asyncio.sleep(DRAIN_SECONDS)  # callers learn first that it is gone
-            await asyncio.gather(*(self._stop_replica(replica) for replica in gone))
-        return come, gone
 
     async def _stop_replica(self, replica: Replica) -> None:
         names = [commands.app_process_id(replica, container) for container in replica.workload.containers]

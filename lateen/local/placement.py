@@ -54,11 +54,11 @@ def place(
 ) -> tuple[Replica, ...]:
     """Give each replica an address of `network`. `taken` (key to number) holds those that run already.
 
+    Also the addresses of those that are no longer wanted stay theirs: they have still to be stopped.
     `own_app_address`: the application listens on an address of its own, since proxy and application share one network.
     """
     wanted = [(workload, index) for workload in workloads for index in range(workload.replicas)]
-    keys = {f"{workload.namespace}/{workload.replica_name(index)}" for workload, index in wanted}
-    used = {number for key, number in taken.items() if key in keys}
+    used = set(taken.values())
     replicas = []
     for workload, index in wanted:
         key = f"{workload.namespace}/{workload.replica_name(index)}"

@@ -125,7 +125,7 @@ class Supervisor:
         if process is None:
             return
         process.stopping = True
-        if process.pid:
+        if not process.gone.is_set():
             self._send({"op": "stop", "id": name, "grace": STOP_GRACE_SECONDS})
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(process.gone.wait(), STOP_GRACE_SECONDS * 2)
@@ -152,6 +152,7 @@ class Supervisor:
             self._writer.write(json.dumps(message).encode() + b"\n")
 
     def _send_start(self, process: _Process) -> None:
+        process.gone.clear()
         spec = process.spec
         log = str(self.log_of(spec.id))
         message = {"op": "start", "id": spec.id, "argv": spec.argv, "env": dict(spec.env), "cwd": spec.cwd, "log": log}
@@ -180,7 +181,6 @@ class Supervisor:
         name = process.spec.id
         if event["event"] == "started":
             process.pid, process.started = int(event["pid"]), time.monotonic()
-            process.gone.clear()
             self._record(EventKind.STARTED, name)
             return
         process.pid = 0

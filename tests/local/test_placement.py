@@ -34,6 +34,13 @@ def test_a_replica_keeps_its_address_when_others_come_and_go() -> None:
     assert len({r.number for r in after.values()}) == 4
 
 
+def test_an_address_is_not_given_away_before_its_replica_has_stopped() -> None:
+    before = _place(_workload("a", 2), _workload("b", 1))
+    taken = {r.key: r.number for r in before.values()}
+    after = _place(_workload("b", 1), _workload("c", 2), taken=taken)
+    assert {after["c-0"].number, after["c-1"].number}.isdisjoint(taken.values())
+
+
 def test_too_many_replicas_are_refused_in_words() -> None:
     with pytest.raises(NoRoomError, match=r"room for 100 replicas.*spec\.replicas"):
         _place(_workload("a", 101))

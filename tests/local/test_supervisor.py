@@ -1,6 +1,7 @@
 """Real processes under the real reaper: nothing survives, whoever is killed."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -56,6 +57,12 @@ def _of(run_id: str) -> set[int]:
     return reaper.marked(run_id, reaper.process_table())
 
 
+def _command_line(pid: int) -> bytes:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
+
+
 async def test_output_goes_to_the_log(supervisor: Supervisor) -> None:
     supervisor.start(ProcessSpec("echo", ("sh", "-c", "echo out; echo err >&2; exec sleep 600"), ENV))
     await _until(lambda: "err" in log_tail(supervisor.log_of("echo")))
@@ -70,6 +77,15 @@ async def test_a_crashed_process_starts_again(supervisor: Supervisor) -> None:
     await _until(lambda: supervisor.pid("app") not in (0, first))
     kinds = [(event.kind, event.detail) for event in supervisor.events]
     assert (EventKind.EXITED, "was killed by signal 9") in kinds
+
+
+async def test_a_process_stopped_before_it_was_reported_does_not_stay(supervisor: Supervisor) -> None:
+    supervisor.start(ProcessSpec("app", SLEEP, ENV))
+    await supervisor.stop("app")
+    supervisor.start(ProcessSpec("next", ("sh", "-c", "exec sleep 601"), ENV))
+    await _until(lambda: supervisor.pid("next"))
+    run = supervisor.log_of("app").parents[1].name
+    assert [pid for pid in _of(run) if _command_line(pid) == b"sleep\x00600\x00"] == []
 
 
 async def test_a_process_that_cannot_stay_up_is_given_up(
