@@ -172,8 +172,11 @@ TRIGGERS = (
     # gateways
     Trigger("IST0101", "error", "IstioGateway/n/gw", "spec.selector", "no workload has labels app=egde", "did you mean app: edge?",
             (EDGE, gateway(f"selector: {{app: egde}}, servers: [{server()}]"))),
-    Trigger("IST0101", "warning", "IstioGateway/n/gw", "spec.selector", "istio=ingressgateway", "declare a Gateway API Gateway",
-            (EDGE, gateway(f"selector: {{istio: ingressgateway}}, servers: [{server()}]"))),
+    Trigger("IST0101", "warning", "IstioGateway/n/gw", "spec.selector", "istio=egressgateway", "declare a Gateway API Gateway",
+            (EDGE, gateway(f"selector: {{istio: egressgateway}}, servers: [{server()}]"))),
+    Trigger("IST0101", "warning", "IstioGateway/n/gw", "spec.servers[0].tls.credentialName", "Secret istio-system/cert does not exist", "",
+            (gateway("selector: {istio: ingressgateway}, servers: "
+                     f"[{server(443, tls='mode: SIMPLE, credentialName: cert')}]"),)),
     Trigger("IST0101", "warning", "IstioGateway/n/gw", "spec.servers[0].tls.credentialName", "Secret n/cert does not exist", "add the Secret",
             (EDGE, gateway(EDGE_GATEWAY + f"[{server(443, tls='mode: SIMPLE, credentialName: cert')}]"))),
     Trigger("IST0101", "warning", "IstioGateway/m/gw", "spec.servers[0].tls.credentialName", "Secret n/cert does not exist",

@@ -3,12 +3,15 @@
 from collections.abc import Iterable, Iterator
 
 from lateen.mesh import kubernetes
+from lateen.mesh.gateway import Gateway as IstioGateway
 from lateen.mesh.selectors import LabelIndex
 from lateen.mesh.view import MeshView
 from lateen.mesh.workload import WorkloadGroup
 from lateen.mesh.workloads import GATEWAY_NAME_LABEL, WORKLOAD_NAME_LABEL, Workload, with_keys
 
 _NO_ADDRESS = "unassigned"
+INGRESS_LABELS = {"app": "istio-ingressgateway", "istio": "ingressgateway"}
+"""Of the gateway that Istio's installation brings, and `lateen up` too."""
 
 
 def with_expected_workloads(view: MeshView) -> MeshView:
@@ -45,6 +48,10 @@ def _promised(view: MeshView) -> Iterator[Workload]:
         infrastructure = gateway.spec.infrastructure
         labels = {**(infrastructure.labels if infrastructure else {}), GATEWAY_NAME_LABEL: gateway.name}
         yield _workload(gateway.namespace, name, labels, name, [])
+    selectors = [resource.spec.selector for resource in view.get("IstioGateway") if isinstance(resource, IstioGateway)]
+    if any(selector and selector.items() <= INGRESS_LABELS.items() for selector in selectors):
+        name = INGRESS_LABELS["app"]
+        yield _workload(view.root_namespace, name, INGRESS_LABELS, f"{name}-service-account", [])
 
 
 def _of_pod(namespace: str, name: str, labels: dict[str, str], spec: kubernetes.PodSpec) -> Workload:

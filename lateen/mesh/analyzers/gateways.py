@@ -20,7 +20,7 @@ from lateen.mesh.kinds import ResourceKey
 from lateen.mesh.workloads import Workload
 from lateen.mesh.yaml_source import Path
 
-_INSTALLED_WITH_ISTIO = frozenset({"ingressgateway", "egressgateway", "eastwestgateway"})
+_INSTALLED_WITH_ISTIO = frozenset({"egressgateway", "eastwestgateway"})
 _CLASSES_TO_COME = frozenset({"istio-waypoint", "istio-east-west", "istio-remote"})
 _REFUSED_CODES = {"RefNotPermitted": "LTN0202", "InvalidKind": "LTN0203", "BackendNotFound": "IST0101"}
 
@@ -68,9 +68,7 @@ def _selects_nothing(report: Report, gateway: istio.Gateway) -> None:
     selector = gateway.spec.selector
     message = f"no workload has labels {label_text(selector)}"
     if selector.get("istio") in _INSTALLED_WITH_ISTIO:
-        hint = (
-            "Istio's own gateways are not installed: declare a Gateway API Gateway, or a Deployment with these labels"
-        )
+        hint = "of Istio's own gateways only the ingress gateway is here: declare a Gateway API Gateway or a Deployment"
         report.add("IST0101", Severity.WARNING, gateway, ("spec", "selector"), message, hint)
         return
     hint = report.label_hint(report.view.root_namespace, selector)
