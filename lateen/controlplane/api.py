@@ -108,7 +108,9 @@ class Api:
         """GET /v1/proxies."""
         now, view = self._clock.monotonic(), self._pusher.view
         connections = sorted(self._pusher.connections.values(), key=lambda c: (c.proxy.namespace, c.proxy.name))
-        return JSONResponse({"proxies": [proxy_status(connection, view, now) for connection in connections]})
+        return JSONResponse(
+            {"proxies": [proxy_status(c, view, now, self._pusher.quarantine.refusals) for c in connections]}
+        )
 
     async def proxy_config(self, request: Request) -> Response:
         """GET /v1/proxies/{name.namespace}/config."""

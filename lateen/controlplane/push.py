@@ -17,10 +17,13 @@ import structlog
 from lateen.clock import Clock
 from lateen.controlplane.authentication import Denied, check_registered
 from lateen.controlplane.connection import Connection
+from lateen.controlplane.culprit import sole_culprit
 from lateen.controlplane.events import Events
 from lateen.controlplane.gate import GATE_SECONDS, HELD, all_taken, needed_policies
 from lateen.controlplane.metrics import Metrics
 from lateen.controlplane.proxy import Proxy
+from lateen.controlplane.quarantine import Quarantine
+from lateen.controlplane.session import Refused
 from lateen.controlplane.snapshot import Snapshot
 from lateen.controlplane.translator import Translator
 from lateen.mesh.diagnostics import Diagnostic
@@ -87,6 +90,7 @@ class Pusher:
         self._lagging: set[int] = set()
         self._policy_services: dict[int, Connection] = {}
         self._was_synced = False
+        self.quarantine = Quarantine()
         self.view: MeshView | None = None
         self.view_errors: dict[str, str] = {}
         self.connections: dict[int, Connection] = {}
@@ -114,7 +118,7 @@ class Pusher:
         self._changed.clear()
         since, self._first_change = self._first_change, None
         since = self._clock.monotonic() if since is None else since
-        resources, mesh = self._resources(), self._mesh()
+        resources, mesh = self.quarantine.admit(self._resources()), self._mesh()
         view = await self._in_worker(self._build_view, resources, mesh)
         if view is None:
             return
@@ -180,6 +184,13 @@ class Pusher:
                 self._metrics.convergence.observe(self._clock.monotonic() - connection.changed_at)
                 connection.changed_at = None
             self._tell_synced()
+
+    def refused(self, event: Refused) -> None:
+        """Envoy refused something: if one resource of the mesh is clearly to blame, go on with its version before."""
+        culprit = sole_culprit(event.blob, event.accepted)
+        if culprit is not None and self.quarantine.hold(culprit, event.blob, event.accepted, event.message):
+            self._log.warning("resource set aside until it changes, its version before stays", resource=str(culprit))
+            self.changed("quarantine")
 
     # inside: computing
 
@@ -314,6 +325,7 @@ class Pusher:
         synced = bool(self.connections) and not self._lagging
         if synced and not self._was_synced:
             refused = sum(len(connection.session.refusals) for connection in self.connections.values())
+            refused += len(self.quarantine.refusals)
             self._events.publish("synced", proxies=len(self.connections), refused=refused)
         self._was_synced = synced
 

@@ -7,9 +7,11 @@ import structlog
 
 from lateen.controlplane.blobs import Blob
 from lateen.controlplane.connection import Connection
+from lateen.controlplane.culprit import culprits
 from lateen.controlplane.events import Events
 from lateen.controlplane.metrics import SHORT_NAMES, Metrics, label_of
 from lateen.controlplane.session import SERVED, Acked, Event, Nacked, NotServed, Refused
+from lateen.mesh.loader import Located
 from lateen.mesh.view import MeshView
 
 
@@ -21,18 +23,24 @@ class OriginPlace:
     file: str = ""
     line: int = 0
 
+    @classmethod
+    def of(cls, located: Located) -> "OriginPlace":
+        """Where a resource stands."""
+        return cls(str(located.resource.key), located.source.file, located.source.position(()).line)
+
     def to_dict(self) -> dict[str, str | int]:
         """JSON-ready."""
         return {"origin": self.origin, "file": self.file, "line": self.line}
 
 
-def place_of(blob: Blob, view: MeshView | None) -> OriginPlace:
-    """Where the (first known) origin of an encoded resource stands."""
-    for key in blob.origins:
+def place_of(blob: Blob, accepted: Blob | None, view: MeshView | None) -> OriginPlace:
+    """Where the likeliest origin of what is wrong in a refused resource stands; `accepted` is the version before it."""
+    keys = culprits(blob, accepted)
+    for key in keys:
         source = view.source(key) if view is not None else None
         if source is not None:
             return OriginPlace(str(key), source.file, source.position(()).line)
-    return OriginPlace(str(blob.origins[0])) if blob.origins else OriginPlace()
+    return OriginPlace(str(keys[0])) if keys else OriginPlace()
 
 
 class Reporter:
@@ -85,7 +93,7 @@ class Reporter:
                 self._log.info("type not served", proxy=connection.proxy.id, type=event.type_url[:200])
 
     def _refused(self, connection: Connection, event: Refused) -> None:
-        place = place_of(event.blob, self._view())
+        place = place_of(event.blob, event.accepted, self._view())
         short = SHORT_NAMES[event.type_url]
         self._metrics.rejects.labels(label_of(event.type_url)).inc()
         self._log.error(

@@ -16,7 +16,7 @@ from lateen.controlplane.metrics import Metrics, label_of
 from lateen.controlplane.proxy import Proxy
 from lateen.controlplane.push import Pusher
 from lateen.controlplane.report import Reporter
-from lateen.controlplane.session import DeltaRequest, Limits, Push, SotwRequest, StreamSession, Style
+from lateen.controlplane.session import DeltaRequest, Limits, Push, Refused, SotwRequest, StreamSession, Style
 from lateen.controlplane.typestate import ProtocolViolation
 from lateen.envoyapi.envoy.config.core.v3 import base_pb2
 from lateen.mesh.meshconfig import MeshConfig
@@ -192,6 +192,8 @@ class AdsServer:
             raise Denied(f"{connection.peer} may not have {request.type_url}")
         for event in connection.session.on_request(request, self._clock.monotonic()):
             self._reporter.on_event(connection, event)
+            if isinstance(event, Refused):
+                self._pusher.refused(event)
         connection.wake.set()
 
     async def _write(self, form: Form, connection: Connection, context: Context) -> None:

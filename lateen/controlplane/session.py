@@ -110,6 +110,7 @@ class Refused:
     type_url: str
     blob: Blob
     message: str
+    accepted: Blob | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +278,9 @@ class StreamSession:
         message = error[: self.limits.error_chars] or "refused without a message"
         names = tuple(push.changed)
         refusal = state.refuse(message, now)
-        return [Refused(state.type_url, refusal.blob, message) if refusal else Nacked(state.type_url, names, message)]
+        if refusal is None:
+            return [Nacked(state.type_url, names, message)]
+        return [Refused(state.type_url, refusal.blob, message, refusal.accepted)]
 
     def _pardon(self) -> None:
         """New clusters may be what refused listeners and routes were waiting for."""

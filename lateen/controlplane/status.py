@@ -1,6 +1,6 @@
 """How each proxy stands, as JSON-ready values: what `lateen proxy-status` and the console show."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from google.protobuf import descriptor_pool, json_format, message_factory
@@ -9,8 +9,9 @@ from lateen.controlplane.blobs import Blob
 from lateen.controlplane.connection import Connection
 from lateen.controlplane.metrics import SHORT_NAMES, Metrics
 from lateen.controlplane.names import SDS
-from lateen.controlplane.report import place_of
-from lateen.controlplane.session import TypeStatus
+from lateen.controlplane.quarantine import Quarantined
+from lateen.controlplane.report import OriginPlace, place_of
+from lateen.controlplane.session import SyncState, TypeStatus
 from lateen.controlplane.snapshot import Snapshot
 from lateen.mesh.view import MeshView
 
@@ -18,9 +19,13 @@ _SECRET_FIELDS = ("privateKey", "password", "privateKeyProvider", "sessionTicket
 _HIDDEN = "[hidden]"
 
 
-def proxy_status(connection: Connection, view: MeshView | None, now: float) -> dict[str, Any]:
-    """One proxy, as in GET /v1/proxies."""
+def proxy_status(
+    connection: Connection, view: MeshView | None, now: float, quarantined: Sequence[Quarantined] = ()
+) -> dict[str, Any]:
+    """One proxy, as in GET /v1/proxies. What is `quarantined` counts as refused by every proxy that has the Envoy resource."""
     proxy = connection.proxy
+    held = connection.snapshot.resources if connection.snapshot is not None else {}
+    aside = [q for q in quarantined if q.refused.name in held.get(q.refused.type_url, {})]
     return {
         "id": proxy.id,
         "name": proxy.name,
@@ -30,19 +35,21 @@ def proxy_status(connection: Connection, view: MeshView | None, now: float) -> d
         "identity": str(connection.peer),
         "address": proxy.address,
         "connected_at": connection.connected_at.isoformat(),
-        "synced": connection.session.synced and not connection.session.refusals and not connection.error,
+        "synced": connection.session.synced and not (connection.session.refusals or aside or connection.error),
         "error": connection.error,
-        "types": {SHORT_NAMES[url]: _type_status(state, view) for url, state in connection.session.status(now).items()},
+        "types": {
+            SHORT_NAMES[url]: _type_status(state, view, [q for q in aside if q.refused.type_url == url])
+            for url, state in connection.session.status(now).items()
+        },
     }
 
 
-def _type_status(state: TypeStatus, view: MeshView | None) -> dict[str, Any]:
-    errors = [
-        {"message": refusal.message, "resource": refusal.blob.name, **place_of(refusal.blob, view).to_dict()}
-        for refusal in state.refusals
-    ]
+def _type_status(state: TypeStatus, view: MeshView | None, aside: Sequence[Quarantined]) -> dict[str, Any]:
+    refused = [(r.blob.name, r.message, place_of(r.blob, r.accepted, view)) for r in state.refusals]
+    refused += [(q.refused.name, q.message, OriginPlace.of(q.located)) for q in aside]
+    errors = [{"message": message, "resource": name, **place.to_dict()} for name, message, place in refused]
     return {
-        "status": state.status.value,
+        "status": SyncState.NACK.value if aside else state.status.value,
         "sent": state.sent,
         "acked": state.acked,
         "since": round(state.seconds, 3),

@@ -33,6 +33,8 @@ class Refusal:
     blob: Blob
     message: str
     at: float
+    accepted: Blob | None = None
+    """The version the client works with meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +264,9 @@ class TypeState:
         if not push.resources:  # only removals, which cannot be wrong: repeating them would never end
             self._removed(push.removed)
         elif push.resources == 1 and names:
-            refusal = self.refusals[names[0]] = Refusal(push.changed[names[0]], message, now)
+            held = self.held.get(names[0])
+            accepted = held if isinstance(held, Blob) else None
+            refusal = self.refusals[names[0]] = Refusal(push.changed[names[0]], message, now, accepted)
         else:
             others = [group for group in self.suspects if set(group).isdisjoint(names)]
             self.suspects = deque([*_split(names, message), *others])

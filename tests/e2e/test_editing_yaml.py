@@ -109,6 +109,11 @@ def test_what_envoy_refuses_keeps_the_old_state_and_names_the_yaml(mesh: Running
         assert "refused.yaml:2" in mesh.output[said:]
         assert mesh.proxies()["orders-0"]["types"]["RDS"]["status"] == "NACK"
         _works(mesh)
+        with mesh.edited(ROUTES, ("weight: 90", "weight: 0"), ("weight: 10\n", "weight: 100\n")):
+            proxy = mesh.proxy("orders")
+            versions = lambda: {call("GET", CHARGE, mesh.bearer(), proxy=proxy).version for _ in range(9)}  # noqa: E731
+            until(lambda: versions() == {"v2"}, 10, "others of the same route configuration move on")
+            assert mesh.proxies()["orders-0"]["types"]["RDS"]["status"] == "NACK", "and it is not forgotten"
     finally:
         path.unlink()
     until(lambda: {entry["status"] for entry in mesh.proxies()["orders-0"]["types"].values()} == {"SYNCED"}, 10)

@@ -1,0 +1,71 @@
+"""Which resource of the mesh a refused Envoy resource is to be blamed on: what is new in it since Envoy last accepted it. Pure."""
+
+from collections.abc import Iterable, Iterator
+
+from google.protobuf.message import DecodeError, Message
+
+from lateen.controlplane.blobs import Blob
+from lateen.controlplane.names import METADATA_NAMESPACE, RDS
+from lateen.envoyapi.envoy.config.core.v3 import base_pb2
+from lateen.envoyapi.envoy.config.route.v3 import route_components_pb2, route_pb2
+from lateen.mesh.metadata import ResourceKey
+
+_KEY_PARTS = 3
+
+
+def culprits(refused: Blob, accepted: Blob | None) -> tuple[ResourceKey, ...]:
+    """The keys behind a refused resource, likeliest first.
+
+    A route configuration holds the routes of many resources: those behind routes that the accepted version does not have come first.
+    """
+    if refused.type_url != RDS:
+        return refused.origins
+    try:
+        old = set() if accepted is None else {data for data, _ in _parts(accepted)}
+        new = [origin for data, origin in _parts(refused) if data not in old]
+        every = [origin for _, origin in _parts(refused)]
+    except DecodeError:
+        return refused.origins
+    return tuple(dict.fromkeys((*_keys(new), *refused.origins, *_keys(every))))
+
+
+def sole_culprit(refused: Blob, accepted: Blob | None) -> ResourceKey | None:
+    """The one resource behind everything that is new in a refused route configuration; None when that cannot be told."""
+    if refused.type_url != RDS or accepted is None:
+        return None
+    try:
+        old = {data for data, _ in _parts(accepted)}
+        keys = set(_keys(origin for data, origin in _parts(refused) if data not in old))
+    except DecodeError:
+        return None
+    return keys.pop() if len(keys) == 1 else None
+
+
+def _parts(blob: Blob) -> Iterator[tuple[bytes, str]]:
+    """Each route, and each virtual host without its routes, with the origin written into it. Routes first: they are more precise."""
+    configuration = route_pb2.RouteConfiguration.FromString(blob.data)
+    for host in configuration.virtual_hosts:
+        for route in host.routes:
+            yield _bytes(route), _origin(route.metadata)
+    for host in configuration.virtual_hosts:
+        bare = route_components_pb2.VirtualHost()
+        bare.CopyFrom(host)
+        del bare.routes[:]
+        yield _bytes(bare), _origin(host.metadata)
+
+
+def _bytes(message: Message) -> bytes:
+    return message.SerializeToString(deterministic=True)
+
+
+def _origin(metadata: base_pb2.Metadata) -> str:
+    ours = metadata.filter_metadata.get(METADATA_NAMESPACE)
+    return ours.fields["origin"].string_value if ours is not None and "origin" in ours.fields else ""
+
+
+def _keys(origins: Iterable[str]) -> Iterator[ResourceKey]:
+    for text in origins:
+        for key in text.split(","):
+            parts = key.split("/")
+            if len(parts) == _KEY_PARTS:
+                yield ResourceKey(*parts)

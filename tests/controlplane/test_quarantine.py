@@ -1,0 +1,107 @@
+"""One resource that Envoy refuses is set aside; who is to blame is found by what is new."""
+
+from lateen.controlplane.blobs import Blob, Blobs
+from lateen.controlplane.culprit import culprits, sole_culprit
+from lateen.controlplane.names import CDS, RDS
+from lateen.controlplane.protos import metadata
+from lateen.controlplane.quarantine import Quarantine
+from lateen.envoyapi.envoy.config.route.v3 import route_components_pb2, route_pb2
+from lateen.mesh.kinds import ResourceKey
+from lateen.mesh.loader import Located, load_text
+
+GOOD = ResourceKey("VirtualService", "shop", "good")
+BAD = ResourceKey("VirtualService", "shop", "bad")
+OTHER = ResourceKey("VirtualService", "shop", "other")
+
+
+def configuration(*routes: tuple[ResourceKey, str]) -> Blob:
+    """A route configuration with one route for each (origin, prefix)."""
+    made = [
+        route_components_pb2.Route(match=route_components_pb2.RouteMatch(prefix=prefix), metadata=metadata([key]))
+        for key, prefix in routes
+    ]
+    host = route_components_pb2.VirtualHost(name="all", domains=["*"], routes=made)
+    return Blobs().intern(RDS, "http_proxy", route_pb2.RouteConfiguration(name="http_proxy", virtual_hosts=[host]))
+
+
+def test_what_is_new_is_to_blame() -> None:
+    accepted = configuration((GOOD, "/a"), (OTHER, "/b"))
+    refused = configuration((GOOD, "/a"), (BAD, "/x"), (OTHER, "/b"))
+    assert culprits(refused, accepted)[0] == BAD
+    assert sole_culprit(refused, accepted) == BAD
+
+
+def test_what_changed_is_to_blame() -> None:
+    refused = configuration((GOOD, "/a"), (BAD, "/y"))
+    assert sole_culprit(refused, configuration((GOOD, "/a"), (BAD, "/x"))) == BAD
+
+
+def test_two_changes_or_none_known_blame_nobody_alone() -> None:
+    refused = configuration((GOOD, "/a2"), (BAD, "/y"))
+    assert sole_culprit(refused, configuration((GOOD, "/a"), (BAD, "/x"))) is None
+    assert sole_culprit(refused, None) is None
+    assert set(culprits(refused, None)) == {GOOD, BAD}
+
+
+def test_other_types_blame_their_origins() -> None:
+    blob = Blob(CDS, "c", "h", b"", (GOOD,))
+    assert culprits(blob, None) == (GOOD,)
+    assert sole_culprit(blob, blob) is None
+
+
+def test_bytes_that_are_no_message_blame_the_origins() -> None:
+    assert culprits(Blob(RDS, "r", "h", b"\xff\xff", (GOOD,)), None) == (GOOD,)
+
+
+def service(name: str, port: int) -> Located:
+    text = (
+        f"apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{ports: [{{name: http, port: {port}}}]}}\n"
+    )
+    (located,) = load_text(text, f"{name}.yaml").resources
+    return located
+
+
+BLOB = configuration((BAD, "/"))
+
+
+def test_the_version_before_stays_until_it_changes() -> None:
+    quarantine = Quarantine()
+    good, bad, other = service("a", 80), service("a", 81), service("b", 80)
+    assert quarantine.admit([good, other]) == (good, other)
+    assert quarantine.admit([bad, other]) == (bad, other)
+    assert quarantine.hold(bad.resource.key, BLOB, None, "no")
+    assert not quarantine.hold(bad.resource.key, BLOB, None, "no"), "once"
+    assert quarantine.admit([bad, other]) == (good, other)
+    assert quarantine.admit([service("a", 81), other]) == (good, other), "read again, and the same"
+    assert [q.located for q in quarantine.refusals] == [bad]
+    mended = service("a", 82)
+    assert quarantine.admit([mended, other]) == (mended, other)
+    assert quarantine.refusals == ()
+
+
+def test_the_version_before_is_the_last_one_that_was_not_refused() -> None:
+    quarantine = Quarantine()
+    good, bad, worse = service("a", 80), service("a", 81), service("a", 82)
+    quarantine.admit([good])
+    quarantine.admit([bad])
+    quarantine.hold(bad.resource.key, BLOB, None, "no")
+    assert quarantine.admit([bad]) == (good,)
+    assert quarantine.admit([worse]) == (worse,)
+    assert quarantine.hold(worse.resource.key, BLOB, None, "no")
+    assert quarantine.admit([worse]) == (good,)
+
+
+def test_something_new_that_is_refused_is_left_out_and_forgotten_when_deleted() -> None:
+    quarantine = Quarantine()
+    other, bad = service("b", 80), service("a", 81)
+    quarantine.admit([other])
+    quarantine.admit([bad, other])
+    quarantine.hold(bad.resource.key, BLOB, None, "no")
+    assert quarantine.admit([bad, other]) == (other,)
+    assert quarantine.admit([other]) == (other,)
+    assert quarantine.refusals == ()
+    assert quarantine.admit([bad, other]) == (bad, other), "given anew, tried anew"
+
+
+def test_what_is_not_there_cannot_be_set_aside() -> None:
+    assert not Quarantine().hold(BAD, BLOB, None, "no")
