@@ -29,14 +29,15 @@ class Following:
         self._say = say
         self._colour = colour
         self._fingerprint: Mapping[str, object] = fingerprint(source.directory)
-        self._diagnostics: set[Diagnostic] = set()
+        # `lateen up` has said these before it started anything.
+        self._diagnostics: set[Diagnostic] = set(source.diagnostics)
         self._nacks: dict[str, tuple[str, ...]] = {}
         self._answering = True
         self._hinted: set[tuple[str, str]] = set()
 
     async def run(self) -> None:
         """Until cancelled, or until the reaper is lost."""
-        await self._look_at_diagnostics(quiet=True)
+        await self._look_at_diagnostics()
         while True:
             self._mesh.supervisor.changed.clear()
             with contextlib.suppress(TimeoutError):
@@ -112,7 +113,7 @@ class Following:
         self._hinted.add(key)
         return True
 
-    async def _look_at_diagnostics(self, *, quiet: bool = False) -> None:
+    async def _look_at_diagnostics(self) -> None:
         try:
             body: Mapping[str, Any] = await self._mesh.api_get("/v1/diagnostics")
             found = [parse_diagnostic(raw) for raw in body.get("diagnostics", ())]
@@ -121,8 +122,6 @@ class Following:
         new = [d for d in found if d not in self._diagnostics and d.severity is not Severity.INFO]
         healed = self._diagnostics - set(found)
         self._diagnostics = set(found)
-        if quiet:
-            return
         for diagnostic in new:
             self._say(render_diagnostic(diagnostic, colour=self._colour))
         if any(d.severity is Severity.ERROR for d in healed) and not any(d.severity is Severity.ERROR for d in found):

@@ -45,6 +45,12 @@ kind: Local
 spec: {images: {demo: {command: [python3, -m, lateen.local.demo_app]}}}
 """
 WEB = "http://web.shop:8080/"
+DANGLING = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: away, namespace: shop}
+spec: {hosts: [away.example.com], http: [{route: [{destination: {host: nowhere}}]}]}
+"""
 ECHO = """
 import os, socket
 server = socket.create_server((os.environ["HOST"], int(os.environ["PORT"])))
@@ -86,6 +92,7 @@ def second(mesh: RunningMesh, tmp_path_factory: pytest.TempPathFactory) -> Itera
     echo = SMALL.replace("shop", "data").replace("web", "echo").replace("name: http", "name: tcp-echo")
     (directory / "echo.yaml").write_text(echo.replace("image: demo", "image: echo"))
     (directory / "echo.py").write_text(ECHO)
+    (directory / "dangling.yaml").write_text(DANGLING)
     commands = "{demo: {command: [python3, -m, lateen.local.demo_app]}, echo: {command: [python3, '{dir}/echo.py']}}"
     (directory / "lateen.yaml").write_text(LOCAL.partition("spec:")[0] + f"spec: {{images: {commands}}}")
     running = start(directory, home)
@@ -100,6 +107,21 @@ def test_a_second_mesh_runs_beside_the_first(mesh: RunningMesh, second: RunningM
     assert len({run.id for run in live_runs()} & {mesh.info.id, second.info.id}) == 2
     assert call("GET", WEB, proxy=second.proxy("web")).json["workload"] == "web"
     assert call("GET", f"{mesh.gateway}/v1/charge", mesh.bearer()).status == 200
+
+
+def test_what_does_not_fit_together_is_said_at_the_start(second: RunningMesh) -> None:
+    until(lambda: "IST0101" in second.output and "dangling.yaml:5:" in second.output, 10)
+
+
+def test_a_workload_can_take_the_place_of_another(second: RunningMesh) -> None:
+    def answering() -> str:
+        return str(call("GET", WEB, proxy=second.proxy("echo")).json.get("workload"))
+
+    assert answering() == "web"
+    deployment = "kind: Deployment\nmetadata: {name: web,"
+    with second.edited("web.yaml", (deployment, deployment.replace("web", "other"))):
+        until(lambda: answering() == "other", 20)
+    until(lambda: answering() == "web", 20)
 
 
 def test_an_application_finds_tcp_services_by_a_variable(second: RunningMesh) -> None:
