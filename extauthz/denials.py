@@ -2,7 +2,7 @@
 
 import os
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Final
@@ -12,7 +12,7 @@ from lateen.policy.compile import PolicySet
 from lateen.policy.explain import trace_policies
 from lateen.policy.request import CheckInput
 
-_SECRET_HEADERS: Final = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key"})
+SECRET_HEADERS: Final = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key"})
 _SHOWN_CLAIMS: Final = frozenset({"iss", "sub", "aud", "azp"})
 _MAX_TEXT: Final = 512
 REDACTED: Final = "[redacted]"
@@ -58,11 +58,13 @@ def new_denial_id() -> str:
     return os.urandom(8).hex()
 
 
-def redacted(request: CheckInput, policies: PolicySet | None) -> CheckInput:
+def redacted(
+    request: CheckInput, policies: PolicySet | None, secret_headers: Collection[str] = SECRET_HEADERS
+) -> CheckInput:
     """The request with what its policies look at and nothing more: no secrets, every text cut to a bounded length."""
     wanted = policies.header_names if policies is not None else frozenset()
     headers = {
-        name: REDACTED if name in _SECRET_HEADERS else _cut(request.headers[name])
+        name: REDACTED if name in secret_headers else _cut(request.headers[name])
         for name in wanted
         if name in request.headers
     }

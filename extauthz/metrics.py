@@ -24,6 +24,20 @@ class Metrics:
             registry=self.registry,
         )
         self._counters: dict[tuple[str, str], Counter] = {}
+        self._audit = Counter(
+            "lateen_authz_audit_matches", "Requests that an AUDIT rule matched", ["policy"], registry=self.registry
+        )
+        self._dry_run = Counter(
+            "lateen_authz_dry_run_decisions",
+            "What the dry-run policies would have said, by verdict and deciding policy",
+            ["verdict", "policy"],
+            registry=self.registry,
+        )
+        self._dropped = Counter(
+            "lateen_authz_decision_log_dropped",
+            "Lines of the decision log over its limit, dropped",
+            registry=self.registry,
+        )
         self._seconds = Histogram(
             "lateen_authz_check_seconds",
             "Time from a decoded call to its answer",
@@ -38,6 +52,18 @@ class Metrics:
             counter = self._counters[verdict, policy] = self._decisions.labels(verdict, policy)
         counter.inc()
         self._seconds.observe(seconds)
+
+    def reported(self, audit: str, dry_run: str) -> None:
+        """Count what decides nothing: the AUDIT policy that matched, and what dry-run policies said (`deny by NAMESPACE/NAME rule 0`)."""
+        if audit:
+            self._audit.labels(audit).inc()
+        if dry_run:
+            verdict, _, rule = dry_run.partition(" by ")
+            self._dry_run.labels(verdict.partition(":")[0], rule.partition(" ")[0] or "none").inc()
+
+    def log_dropped(self) -> None:
+        """Count a line of the decision log that was not written."""
+        self._dropped.inc()
 
     def watch(
         self,

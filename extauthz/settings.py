@@ -19,6 +19,8 @@ class Settings:
     log_level: str
     log_format: str
     decision_log: str
+    decision_log_rate: float
+    redact_header: tuple[str, ...]
     jwks_override: tuple[tuple[str, str], ...]
     jwks_ca_file: str
     print_config: bool
@@ -37,6 +39,8 @@ def parse_settings(arguments: Sequence[str], environ: Mapping[str, str] = os.env
     def option(flag: str, default: str | None, text: str, choices: Sequence[str] | None = None) -> None:
         variable = "LATEEN_EXTAUTHZ_" + flag.upper().replace("-", "_")
         default = environ.get(variable, default)
+        if choices is not None and default not in choices:
+            parser.error(f"${variable} must be one of {', '.join(choices)}")
         help_text = f"{text} (${variable})"
         parser.add_argument(f"--{flag}", default=default, required=default is None, help=help_text, choices=choices)
 
@@ -49,8 +53,13 @@ def parse_settings(arguments: Sequence[str], environ: Mapping[str, str] = os.env
     option("log-level", "info", "how much to log", ("debug", "info", "warning", "error"))
     option("log-format", "json", "one JSON object a line, or for people", ("json", "console"))
     option(
-        "decision-log", "denials", "which decisions to log; AUDIT and dry-run results always are", ("denials", "all")
+        "decision-log",
+        "denied",
+        "which decisions to log besides AUDIT and dry-run results: denials, all, or denials and a share of the others",
+        ("denied", "all", "sampled"),
     )
+    option("decision-log-rate", "0.01", "with sampled: the share of allowed requests that is logged, 0 to 1")
+    option("redact-header", "", "request headers, separated by commas, whose values are never shown or logged")
     option("jwks-ca-file", "", "PEM file of further authorities to trust when fetching keys")
     parser.add_argument(
         "--jwks-override",
@@ -65,9 +74,21 @@ def parse_settings(arguments: Sequence[str], environ: Mapping[str, str] = os.env
     texts = given if given is not None else environ.get("LATEEN_EXTAUTHZ_JWKS_OVERRIDE", "").split()
     try:
         overrides = tuple(_override(text) for text in texts)
+        values["decision_log_rate"] = _share(values["decision_log_rate"])
     except ValueError as error:
         parser.error(str(error))
+    values["redact_header"] = tuple(filter(None, (n.strip().lower() for n in values["redact_header"].split(","))))
     return Settings(**values, jwks_override=overrides)
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise ValueError(f'the decision log\'s rate "{text}" must be between 0 and 1')
+    return share
 
 
 def _override(text: str) -> tuple[str, str]:

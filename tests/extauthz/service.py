@@ -36,7 +36,8 @@ class Service:
         self, request: external_auth_pb2.CheckRequest | bytes, target: str = TARGET, caller: str = PROXY
     ) -> external_auth_pb2.CheckResponse:
         data = request if isinstance(request, bytes) else request.SerializeToString()
-        return external_auth_pb2.CheckResponse.FromString(await self.checker.check(target, caller, data))
+        answer = self.checker.check(target, caller, data)
+        return external_auth_pb2.CheckResponse.FromString(answer if isinstance(answer, bytes) else await answer)
 
     async def status(
         self, request: external_auth_pb2.CheckRequest | bytes, target: str = TARGET, caller: str = PROXY

@@ -33,6 +33,8 @@ def test_the_first_url_of_an_override_may_hold_an_equals_sign() -> None:
         ([*NEEDED, "--jwks-override", "https://a"], 'jwks override "https://a" must be URL=URL'),
         ([*NEEDED, "--jwks-override", "a=http://b"], "must be URL=URL"),
         ([*NEEDED, "--decision-log", "some"], "invalid choice"),
+        ([*NEEDED, "--decision-log-rate", "2"], 'the decision log\'s rate "2" must be between 0 and 1'),
+        ([*NEEDED, "--decision-log-rate", "nan"], "must be between 0 and 1"),
     ],
 )
 def test_usage_errors(arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -40,6 +42,17 @@ def test_usage_errors(arguments: list[str], text: str, capsys: pytest.CaptureFix
         parse_settings(arguments, {})
     assert exit_.value.code == 2
     assert text in capsys.readouterr().err
+
+
+def test_a_variable_is_held_to_the_choices_too(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_settings(NEEDED, {"LATEEN_EXTAUTHZ_DECISION_LOG": "some"})
+    assert "$LATEEN_EXTAUTHZ_DECISION_LOG must be one of denied, all, sampled" in capsys.readouterr().err
+
+
+def test_headers_to_redact_are_a_list() -> None:
+    settings = parse_settings([*NEEDED, "--redact-header", "X-Key, x-session,"], {})
+    assert settings.redact_header == ("x-key", "x-session")
 
 
 def test_print_config_prints_and_ends() -> None:
