@@ -102,6 +102,12 @@ def test_what_envoy_would_refuse_is_left_out_and_the_rest_goes_on(mesh: RunningM
 def test_what_envoy_refuses_keeps_the_old_state_and_names_the_yaml(mesh: RunningMesh) -> None:
     said = len(mesh.output)
     path = mesh.directory / "refused.yaml"
+    routes = mesh.directory / ROUTES
+    weights = routes.read_text(encoding="utf-8")
+
+    def versions() -> set[str]:
+        return {call("GET", CHARGE, mesh.bearer(), proxy=mesh.proxy("orders")).version for _ in range(9)}
+
     replace_file(path, HEADER.replace("VALUE", "%FILTER_STATE(a:NOPE)%"))
     try:
         until(lambda: "Invalid filter state serialize type" in mesh.output[said:], 10)
@@ -109,12 +115,11 @@ def test_what_envoy_refuses_keeps_the_old_state_and_names_the_yaml(mesh: Running
         assert "refused.yaml:2" in mesh.output[said:]
         assert mesh.proxies()["orders-0"]["types"]["RDS"]["status"] == "NACK"
         _works(mesh)
-        with mesh.edited(ROUTES, ("weight: 90", "weight: 0"), ("weight: 10\n", "weight: 100\n")):
-            proxy = mesh.proxy("orders")
-            versions = lambda: {call("GET", CHARGE, mesh.bearer(), proxy=proxy).version for _ in range(9)}  # noqa: E731
-            until(lambda: versions() == {"v2"}, 10, "others of the same route configuration move on")
-            assert mesh.proxies()["orders-0"]["types"]["RDS"]["status"] == "NACK", "and it is not forgotten"
+        replace_file(routes, weights.replace("weight: 90", "weight: 0").replace("weight: 10\n", "weight: 100\n"))
+        until(lambda: versions() == {"v2"}, 10, "others of the same route configuration move on")
+        assert mesh.proxies()["orders-0"]["types"]["RDS"]["status"] == "NACK", "and it is not forgotten"
     finally:
+        replace_file(routes, weights)
         path.unlink()
     until(lambda: {entry["status"] for entry in mesh.proxies()["orders-0"]["types"].values()} == {"SYNCED"}, 10)
 
