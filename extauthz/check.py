@@ -6,7 +6,7 @@ be compiled, a request that makes no sense, and our own bugs.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Collection
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
@@ -16,7 +16,8 @@ from extauthz.answers import FORBIDDEN, OK, UNAUTHORIZED, allow, deny, effective
 from extauthz.authenticate import NO_CHANGES, Authentication, Refusal, authenticate
 from extauthz.checkrequest import Check, MalformedRequest, parse_check
 from extauthz.decide import Decision, Verdict, decide
-from extauthz.denials import Denial, Denials, new_denial_id, redacted
+from extauthz.decisionlog import DecisionLog
+from extauthz.denials import SECRET_HEADERS, Denial, Denials, new_denial_id, redacted
 from extauthz.metrics import Metrics
 from extauthz.policies import Policies, Rules, Workload
 from extauthz.tokens import TokenCache, VerifiedToken, verify_token
@@ -39,6 +40,16 @@ class Outcome(NamedTuple):
     policy: str
 
 
+class Undecided(NamedTuple):
+    """A request whose tokens are good only if newer keys say so."""
+
+    target: str
+    rules: Rules
+    check: Check
+    refusal: Refusal
+    held: dict[KeySource, KeySet | None]
+
+
 class Checker:
     """Answers Check calls from the current policies and keys."""
 
@@ -50,30 +61,48 @@ class Checker:
         denials: Denials,
         *,
         now: Callable[[], float] = time.time,
-        log_allowed: bool = False,
+        log: DecisionLog | None = None,
+        redact_headers: Collection[str] = (),
     ) -> None:
-        """`log_allowed` logs every decision rather than denials only."""
+        """`redact_headers` are shown nowhere, as those that everybody knows to be secret."""
         self._policies = policies
         self._keeper = keeper
         self._metrics = metrics
         self._denials = denials
         self._now = now
-        self._log_allowed = log_allowed
+        self._decisions = log or DecisionLog(metrics)
+        self._secret_headers = SECRET_HEADERS.union(redact_headers)
         self._log = structlog.get_logger("extauthz.decisions")
         self.tokens = TokenCache()
 
-    async def check(self, target: str, caller: str, data: bytes) -> bytes:
-        """Decide one encoded CheckRequest for `target`, asked by the proxy with the identity `caller`."""
+    def check(self, target: str, caller: str, data: bytes) -> bytes | Awaitable[bytes]:
+        """Decide one encoded CheckRequest for `target`, asked by the proxy with the identity `caller`.
+
+        The answer is there at once, unless keys have to be fetched first: then it is awaited.
+        """
         started = time.perf_counter()
         try:
-            outcome = await self._check(target, caller, data)
+            outcome = self._check(target, caller, data)
         except Exception:  # noqa: BLE001 - whatever the fault, a request must not pass unchecked
-            self._log.exception("a check failed, the request is denied", target=target)
-            outcome = self._denied(target, _NOTHING, None, Decision(Verdict.DENY, reason="internal error"))
+            outcome = self._failed(target)
+        return self._later(outcome, started) if isinstance(outcome, Undecided) else self._counted(outcome, started)
+
+    async def _later(self, undecided: Undecided, started: float) -> bytes:
+        try:
+            outcome = await self._with_newer_keys(undecided)
+        except Exception:  # noqa: BLE001 - as above
+            outcome = self._failed(undecided.target)
+        return self._counted(outcome, started)
+
+    def _counted(self, outcome: Outcome, started: float) -> bytes:
         self._metrics.decided(str(outcome.decision.verdict), outcome.policy, time.perf_counter() - started)
         return outcome.answer
 
-    async def _check(self, target: str, caller: str, data: bytes) -> Outcome:
+    def _failed(self, target: str) -> Outcome:
+        self._log.exception("a check failed, the request is denied", target=target)
+        return self._denied(target, _NOTHING, None, Decision(Verdict.DENY, reason="internal error"))
+
+    def _check(self, target: str, caller: str, data: bytes) -> Outcome | Undecided:
         workload = self._policies.get(target)
         problem = _problem(workload, target, caller)
         if workload is None or workload.rules is None or problem:
@@ -83,54 +112,69 @@ class Checker:
         except MalformedRequest as error:
             return self._denied(target, _NOTHING, None, Decision(Verdict.DENY, reason=str(error)))
         rules = workload.rules
-        authentication = NO_CHANGES
+        if not rules.tokens.rules or not check.input.http:
+            return self._decided(target, rules, check, NO_CHANGES)
+        held: dict[KeySource, KeySet | None] = {}
+        found = self._authenticate(rules, check, held)
+        if isinstance(found, Refusal) and any(not source.inline for source in found.retry):
+            return Undecided(target, rules, check, found, held)
+        return self._decided(target, rules, check, found)
+
+    def _decided(self, target: str, rules: Rules, check: Check, authentication: Authentication | Refusal) -> Outcome:
+        if isinstance(authentication, Refusal):
+            return self._unauthenticated(target, check, rules.policies, authentication)
         request = check.input
-        if rules.tokens.rules and request.http:
-            outcome = await self._authenticate(rules, check)
-            if isinstance(outcome, Refusal):
-                return self._unauthenticated(target, check, rules.policies, outcome)
-            authentication = outcome
-            claims = outcome.token.claims if outcome.token is not None else None
-            request = request._replace(claims=claims, headers=effective_headers(request.headers, outcome))
+        if authentication is not NO_CHANGES:
+            claims = authentication.token.claims if authentication.token is not None else None
+            request = request._replace(claims=claims, headers=effective_headers(request.headers, authentication))
         decision = decide(rules.policies, request)
         if decision.verdict is Verdict.ALLOW:
-            return self._allowed(target, request, decision, authentication)
+            return self._allowed(target, request, rules.policies, decision, authentication)
         return self._denied(target, request, rules.policies, decision, authentication)
 
-    async def _authenticate(self, rules: Rules, check: Check) -> Authentication | Refusal:
+    def _authenticate(
+        self, rules: Rules, check: Check, held: dict[KeySource, KeySet | None]
+    ) -> Authentication | Refusal:
+        """Apply the token rules with the keys in `held`, and put there those that were looked up."""
         headers = check.input.headers
         if is_cors_preflight(check.input.method, headers):
             return Authentication(remove_headers=rules.tokens.sanitised)
-
-        def attempt() -> Authentication | Refusal:
-            return authenticate(rules.tokens, headers, check.query, verify)
-
         now = self._now()
-        held: dict[KeySource, KeySet | None] = {}
 
         def verify(token: str, rule: TokenRule) -> VerifiedToken:
             if rule.keys not in held:
                 held[rule.keys] = self._keys(rules, rule.keys)
             return verify_token(token, rule, held[rule.keys], now, self.tokens)
 
-        outcome = attempt()
-        if isinstance(outcome, Refusal) and (sources := [s for s in outcome.retry if not s.inline]):
-            asked = (self._keeper.newer(KeyUri(s.url, s.issuer), held.get(s)) for s in sources)
-            newer = dict(zip(sources, await asyncio.gather(*asked), strict=True))
-            if any(keys is not held.get(source) for source, keys in newer.items()):
-                held.update(newer)
-                outcome = attempt()
-        return outcome
+        return authenticate(rules.tokens, headers, check.query, verify)
+
+    async def _with_newer_keys(self, undecided: Undecided) -> Outcome:
+        target, rules, check, found, held = undecided
+        sources = [source for source in found.retry if not source.inline]
+        asked = (self._keeper.newer(KeyUri(s.url, s.issuer), held.get(s)) for s in sources)
+        newer = dict(zip(sources, await asyncio.gather(*asked), strict=True))
+        if any(keys is not held.get(source) for source, keys in newer.items()):
+            return self._decided(target, rules, check, self._authenticate(rules, check, {**held, **newer}))
+        return self._decided(target, rules, check, found)
 
     def _keys(self, rules: Rules, source: KeySource) -> KeySet | None:
         if source.inline:
             return rules.inline_keys.get(source.inline)
         return self._keeper.keys(KeyUri(source.url, source.issuer))
 
-    def _allowed(self, target: str, request: CheckInput, decision: Decision, authentication: Authentication) -> Outcome:
+    def _allowed(
+        self,
+        target: str,
+        request: CheckInput,
+        policies: PolicySet,
+        decision: Decision,
+        authentication: Authentication,
+    ) -> Outcome:
         facts = _facts(decision, OK)
-        if self._log_allowed or decision.audit is not None or decision.dry_run:
-            self._record(target, redacted(request, None), decision, facts)
+        if self._decisions.wants(decision):
+            shown = redacted(request, policies, self._secret_headers)
+            self._decisions.write(target, shown, decision, facts._asdict())
+        self._report(decision)
         return Outcome(allow(authentication, decision), decision, facts.policy)
 
     def _denied(
@@ -142,7 +186,8 @@ class Checker:
         authentication: Authentication | None = None,
     ) -> Outcome:
         facts = _facts(decision, FORBIDDEN, new_denial_id())
-        self._record(target, self._remember(target, request, policies, facts), decision, facts)
+        self._decisions.write(target, self._remember(target, request, policies, facts), decision, facts._asdict())
+        self._report(decision)
         return Outcome(deny(facts.denial_id, decision, authentication), decision, facts.policy)
 
     def _unauthenticated(self, target: str, check: Check, policies: PolicySet, refusal: Refusal) -> Outcome:
@@ -152,13 +197,13 @@ class Checker:
         reason = "; ".join([refusal.reason, *(e for e in errors if e)])
         decision = Decision(Verdict.UNAUTHENTICATED, reason=refusal.reason)
         facts = Facts(UNAUTHORIZED, reason, str(rule.origin), rule.index, rule.origin.position, new_denial_id())
-        self._record(target, self._remember(target, check.input, policies, facts), decision, facts)
+        self._decisions.write(target, self._remember(target, check.input, policies, facts), decision, facts._asdict())
         realm = realm_of(check.scheme, check.input.host, check.input.path)
         return Outcome(unauthenticated(facts.denial_id, decision, rule, realm), decision, facts.policy)
 
     def _remember(self, target: str, request: CheckInput, policies: PolicySet | None, facts: "Facts") -> CheckInput:
         """Keep a denial; returns the request as it may be shown."""
-        shown = redacted(request, policies)
+        shown = redacted(request, policies, self._secret_headers)
         self._denials.add(
             Denial(
                 id=facts.denial_id,
@@ -175,20 +220,10 @@ class Checker:
         )
         return shown
 
-    def _record(self, target: str, shown: CheckInput, decision: Decision, facts: "Facts") -> None:
-        fields: dict[str, object] = {
-            "target": target[:_MAX_TARGET],
-            "verdict": str(decision.verdict),
-            **facts._asdict(),
-            "principal": shown.principal,
-            "source_ip": shown.source_ip,
-            "method": shown.method,
-            "path": shown.path,
-            "host": shown.host,
-            "audit": f"{decision.audit.origin} rule {decision.audit.index}" if decision.audit is not None else "",
-            "dry_run": decision.dry_run,
-        }
-        self._log.info("decision", **{name: value for name, value in fields.items() if value not in ("", None)})
+    def _report(self, decision: Decision) -> None:
+        if decision.audit is not None or decision.dry_run:
+            audit = str(decision.audit.origin) if decision.audit is not None else ""
+            self._metrics.reported(audit, decision.dry_run)
 
 
 class Facts(NamedTuple):

@@ -10,11 +10,13 @@ from typing import Final
 import structlog
 
 from extauthz.check import Checker
+from extauthz.decisionlog import DecisionLog, LogMode
 from extauthz.denials import Denials
+from extauthz.handlers import LIMITS, Health, handlers
 from extauthz.keys_page import keys_page
 from extauthz.metrics import Metrics
 from extauthz.policies import WORKLOAD_POLICY, Policies
-from extauthz.server import Health, grpc_server, http_server
+from extauthz.server import http_server
 from extauthz.settings import Settings, parse_settings
 from lateen import __version__
 from lateen.adsclient.client import AdsClient, service_node, stop
@@ -23,6 +25,7 @@ from lateen.jwks.fetch import http_client
 from lateen.jwks.keeper import KeyKeeper
 from lateen.process import allow_many_files, configure_logs
 from lateen.web import WebServer, listen_on
+from lateen.wire.transport import Transport, rpc_server
 
 SERVICE_ACCOUNT: Final = "lateen-extauthz"
 _DRAIN_SECONDS: Final = 1.0
@@ -65,7 +68,8 @@ async def _serve(settings: Settings, stopped: asyncio.Event) -> None:
     client = http_client(settings.jwks_ca_file)
     keeper = KeyKeeper(client, overrides=dict(settings.jwks_override))
     metrics, denials, policies = Metrics(), Denials(), Policies(keeper.want)
-    checker = Checker(policies, keeper, metrics, denials, log_allowed=settings.decision_log == "all")
+    log = DecisionLog(metrics, LogMode(settings.decision_log), rate=settings.decision_log_rate)
+    checker = Checker(policies, keeper, metrics, denials, log=log, redact_headers=settings.redact_header)
     identity = SdsIdentity(settings.sds_socket)
     await identity.wait_ready()
     node = service_node(
@@ -97,8 +101,8 @@ async def _serve(settings: Settings, stopped: asyncio.Event) -> None:
     # A replica without policies would deny what its neighbours allow: let proxies find it only when it knows them.
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(ads.synced.wait(), _FIRST_POLICIES_SECONDS)
-    server = grpc_server(checker, health, settings.address, identity.server_credentials())
-    await server.start()
+    server = rpc_server(Transport.WIRE, handlers(checker, health), LIMITS, identity)
+    await server.start(settings.address)
     structlog.get_logger().info("ext_authz service listens", address=settings.address, http=settings.http_address)
     await stopped.wait()
     health.draining = True

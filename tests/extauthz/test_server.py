@@ -1,4 +1,4 @@
-"""The gRPC server with a real client: who the caller is, which target it asks for, health."""
+"""The service on both transports, with a real client: who the caller is, which target it asks for, health."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -9,13 +9,15 @@ import pytest
 
 from extauthz.check import Checker
 from extauthz.denials import Denials
+from extauthz.handlers import LIMITS, Health, handlers
 from extauthz.metrics import Metrics
 from extauthz.policies import Policies
-from extauthz.server import Health, grpc_server
+from lateen.adsclient.tls import TlsMaterial
 from lateen.envoyapi.envoy.service.auth.v3 import external_auth_pb2, external_auth_pb2_grpc
 from lateen.envoyapi.grpc.health.v1 import health_pb2, health_pb2_grpc
 from lateen.jwks.fetch import http_client
 from lateen.jwks.keeper import KeyKeeper
+from lateen.wire.transport import Transport, rpc_server
 from tests.extauthz.service import PROXY, TARGET, http, workload
 from tests.fakes.pki import TestAuthority
 
@@ -46,23 +48,33 @@ class Running:
         return int(answer.status.code)
 
 
-@pytest.fixture
-async def running(tmp_path: Path) -> AsyncIterator[Running]:
+@dataclass(frozen=True)
+class _Identity:
+    """A certificate that does not change, as `SdsIdentity` would give it."""
+
+    current: TlsMaterial
+
+    def server_credentials(self) -> grpc.ServerCredentials:
+        pair = [(self.current.key_pem, self.current.cert_chain_pem)]
+        return grpc.ssl_server_credentials(pair, self.current.roots_pem, require_client_auth=True)
+
+
+@pytest.fixture(params=Transport)
+async def running(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Running]:
     authority = TestAuthority()
     pair = authority.issue("spiffe://cluster.local/ns/istio-system/sa/lateen-extauthz", NAME)
-    credentials = grpc.ssl_server_credentials(
-        [(pair.key.encode(), pair.certificate.encode())], authority.root.encode(), require_client_auth=True
-    )
+    identity = _Identity(TlsMaterial(pair.certificate.encode(), pair.key.encode(), authority.root.encode()))
     made = Running(authority, f"unix:{tmp_path}/s.sock")
     async with http_client() as client:
         keeper = KeyKeeper(client)
         policies = Policies(keeper.want)
         policies.take({TARGET: workload({"rules": [{}]})}, [])
         checker = Checker(policies, keeper, Metrics(), Denials())
-        server = grpc_server(checker, Health(lambda: bool(made.policies_arrived)), made.address, credentials)
-        await server.start()
+        health = Health(lambda: bool(made.policies_arrived))
+        server = rpc_server(request.param, handlers(checker, health), LIMITS, identity)
+        await server.start(made.address)
         yield made
-        await server.stop(None)
+        await server.stop(0)
 
 
 async def test_the_caller_is_its_certificate_and_the_target_its_metadata(running: Running) -> None:

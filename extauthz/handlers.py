@@ -1,0 +1,43 @@
+"""What this service answers, by method path: the same for every transport."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+from extauthz.check import TARGET_HEADER, Checker
+from lateen.envoyapi.grpc.health.v1 import health_pb2
+from lateen.wire.call import Call
+from lateen.wire.limits import Limits
+
+CHECK: Final = "/envoy.service.auth.v3.Authorization/Check"
+HEALTH: Final = "/grpc.health.v1.Health/Check"
+# Envoy sends a body only as far as `with_request_body` says; over these limits calls fail, and the proxies deny.
+LIMITS: Final = Limits(request_bytes=8 * 1024 * 1024, calls=2_000, header_list_bytes=16 * 1024)
+
+
+class Health:
+    """Whether this replica wants to be asked: not before policies arrived, not while it drains."""
+
+    def __init__(self, has_policies: Callable[[], bool]) -> None:
+        """`has_policies` says whether the control plane was ever heard."""
+        self._has_policies = has_policies
+        self.draining = False
+
+    def ready(self) -> bool:
+        """Ready to decide."""
+        return self._has_policies() and not self.draining
+
+
+def handlers(checker: Checker, health: Health) -> Mapping[str, Callable[[Call, bytes], bytes | Awaitable[bytes]]]:
+    """Authorization and grpc.health.v1."""
+
+    def check(call: Call, data: bytes) -> bytes | Awaitable[bytes]:
+        # The target the proxy's configuration names. Two of them name none: a request header must not be able to add one.
+        targets = call.metadata_values(TARGET_HEADER)
+        return checker.check(targets[0] if len(targets) == 1 else "", call.peer_identity or "", data)
+
+    def check_health(_: Call, __: bytes) -> bytes:
+        serving = health_pb2.HealthCheckResponse.SERVING
+        status = serving if health.ready() else health_pb2.HealthCheckResponse.NOT_SERVING
+        return health_pb2.HealthCheckResponse(status=status).SerializeToString()
+
+    return {CHECK: check, HEALTH: check_health}
