@@ -1,4 +1,7 @@
-"""HTTP/2 frames as bytes (RFC 9113, section 6): the constants, and builders for what a server sends. Parsing is `connection`'s loop."""
+"""HTTP/2 frames as bytes (RFC 9113, section 6): constants, builders of what a server sends, checks of what a client sends.
+
+Splitting the stream of bytes into frames is `connection`'s loop.
+"""
 
 from enum import IntEnum
 from struct import Struct
@@ -28,6 +31,9 @@ MAX_STREAM_ID: Final = 0x7FFF_FFFF
 DEFAULT_WINDOW: Final = 65_535
 DEFAULT_FRAME_SIZE: Final = 16_384
 LARGEST_FRAME_SIZE: Final = 16_777_215
+FRAME_HEADER_BYTES: Final = 9
+PRIORITY_BYTES: Final = 5
+PING_BYTES: Final = 8
 
 
 class ErrorCode(IntEnum):
@@ -61,6 +67,16 @@ class Setting(IntEnum):
     NO_RFC7540_PRIORITIES = 0x9
 
 
+class Http2Error(Exception):
+    """An error of the whole connection, told by GOAWAY."""
+
+    def __init__(self, code: ErrorCode, reason: str) -> None:
+        """`reason` is shown to the client as debug data."""
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
 # Length (its high 16 bits, its low 8), type, flags, stream.
 FRAME_HEADER: Final = Struct(">HBBBI")
 _SETTING: Final = Struct(">HI")
@@ -80,11 +96,6 @@ def frame(frame_type: int, flags: int, stream_id: int, payload: bytes = b"") -> 
 def settings(values: dict[Setting, int]) -> bytes:
     """A SETTINGS frame."""
     return frame(SETTINGS, 0, 0, b"".join(_SETTING.pack(key, value) for key, value in values.items()))
-
-
-def parse_settings(payload: bytes) -> list[tuple[int, int]]:
-    """The parameters in order; `payload` is a multiple of six bytes long."""
-    return [(int(key), int(value)) for key, value in _SETTING.iter_unpack(payload)]
 
 
 def rst_stream(stream_id: int, code: int) -> bytes:
@@ -107,6 +118,43 @@ def goaway(last_stream_id: int, code: int, debug: str = "") -> bytes:
     return frame(GOAWAY, 0, 0, _GOAWAY.pack(last_stream_id, code) + debug.encode("utf-8", "replace")[:_DEBUG_BYTES])
 
 
-def u32(payload: bytes) -> int:
-    """The number in a payload of four bytes, without the reserved bit."""
-    return int.from_bytes(payload, "big") & 0x7FFF_FFFF
+def parse_settings(payload: bytes) -> list[tuple[int, int]]:
+    """The parameters of SETTINGS in order, each within its range (section 6.5.2)."""
+    if len(payload) % _SETTING.size:
+        raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, "settings of a wrong size")
+    parameters = [(int(key), int(value)) for key, value in _SETTING.iter_unpack(payload)]
+    for key, value in parameters:
+        if key == Setting.INITIAL_WINDOW_SIZE and value > MAX_WINDOW:
+            raise Http2Error(ErrorCode.FLOW_CONTROL_ERROR, "the initial window is too large")
+        if key == Setting.MAX_FRAME_SIZE and not DEFAULT_FRAME_SIZE <= value <= LARGEST_FRAME_SIZE:
+            raise Http2Error(ErrorCode.PROTOCOL_ERROR, "a frame size out of range")
+        if key == Setting.ENABLE_PUSH and value > 1:
+            raise Http2Error(ErrorCode.PROTOCOL_ERROR, "enable_push is neither 0 nor 1")
+    return parameters
+
+
+def parse_u32(payload: bytes) -> int:
+    """The number that is the whole payload, without the reserved bit."""
+    check_size(payload, _U32.size)
+    return int.from_bytes(payload, "big") & MAX_STREAM_ID
+
+
+def check_size(payload: bytes, size: int) -> None:
+    """For frames whose payload has one size only."""
+    if len(payload) != size:
+        raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, "a frame of a wrong size")
+
+
+def check_priority(stream_id: int, payload: bytes) -> None:
+    """Priorities mean nothing to us; a `payload` that begins with one must be well formed all the same."""
+    if len(payload) < PRIORITY_BYTES:
+        raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, "a priority cut short")
+    if stream_id == 0 or parse_u32(payload[:4]) == stream_id:
+        raise Http2Error(ErrorCode.PROTOCOL_ERROR, "a stream that depends on itself, or on no stream")
+
+
+def unpad(payload: bytes) -> bytes:
+    """The payload of a PADDED frame without its padding."""
+    if not payload or payload[0] >= len(payload):
+        raise Http2Error(ErrorCode.PROTOCOL_ERROR, "padding longer than its frame")
+    return payload[1 : len(payload) - payload[0]]

@@ -10,12 +10,13 @@ A value nobody asks for is measured and not decoded: with no table, a badly code
 import re
 from typing import Final
 
-from hpack import HPACKDecodingError
+from hpack import HPACKDecodingError, OversizedHeaderListError
 from hpack.hpack import Decoder
 from hpack.huffman_table import decode_huffman
 from hpack.table import HeaderTable
 
 from lateen.wire.call import RpcError, StatusCode
+from lateen.wire.frames import ErrorCode, Http2Error
 from lateen.wire.limits import Limits
 from lateen.wire.refusals import (
     MALFORMED,
@@ -61,8 +62,12 @@ _CACHED_BLOCK_BYTES: Final = 1024
 _CACHED_VALUE_BYTES: Final = 256
 
 
-class CompressionError(Exception):
+class CompressionError(Http2Error):
     """The block cannot be decoded: the connection is lost (RFC 9113, section 4.3)."""
+
+    def __init__(self, reason: str) -> None:
+        """Say what is wrong with it."""
+        super().__init__(ErrorCode.COMPRESSION_ERROR, reason)
 
 
 class Head:
@@ -291,6 +296,8 @@ class HeaderDecoder:
             return block.lstrip(_NO_TABLE) if block.startswith(_NO_TABLE) else block
         try:
             fields = decoder.decode(block, raw=True)
+        except OversizedHeaderListError as error:
+            raise Http2Error(ErrorCode.ENHANCE_YOUR_CALM, "a header list that is too large") from error
         except (HPACKDecodingError, IndexError) as error:
             raise CompressionError(str(error) or type(error).__name__) from error
         if decoder.header_table_size == 0 and decoder.max_allowed_table_size == 0:

@@ -1,6 +1,15 @@
 """Answers on their way out: both windows of the client are kept, and what they hold up is bounded."""
 
-from lateen.wire.frames import DATA, DEFAULT_FRAME_SIZE, DEFAULT_WINDOW, MAX_WINDOW, frame
+from lateen.wire.frames import (
+    DATA,
+    DEFAULT_FRAME_SIZE,
+    DEFAULT_WINDOW,
+    END_STREAM,
+    MAX_WINDOW,
+    ErrorCode,
+    Http2Error,
+    frame,
+)
 from lateen.wire.streams import Stream
 
 
@@ -35,7 +44,7 @@ class Sending:
                 break
             part = body[at : at + room]
             at += room
-            flags = 1 if at == size and not stream.trailers else 0
+            flags = END_STREAM if at == size and not stream.trailers else 0
             self.out.append(frame(DATA, flags, stream.id, part))
             stream.window -= room
             self.window -= room
@@ -58,11 +67,11 @@ class Sending:
         stream.sent = len(stream.out)
         self._ready.pop(stream.id, None)
 
-    def grow(self, increment: int) -> list[Stream] | None:
-        """The connection's window grows: the streams whose answers are complete now; None if the window overflows."""
+    def grow(self, increment: int) -> list[Stream]:
+        """The connection's window grows: the streams whose answers are complete now."""
         self.window += increment
         if self.window > MAX_WINDOW:
-            return None
+            raise Http2Error(ErrorCode.FLOW_CONTROL_ERROR, "the connection's window overflows")
         done: list[Stream] = []
         for stream in list(self._ready.values()):
             if self.window <= 0:
