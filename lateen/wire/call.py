@@ -45,6 +45,10 @@ class Metadata(Protocol):
         """Every value of a field, in order."""
         ...
 
+    def value(self, name: str) -> str | None:
+        """The same in one, joined by commas."""
+        ...
+
 
 class Call:
     """One unary call, complete: also the event by which a connection hands it over."""
@@ -65,8 +69,7 @@ class Call:
 
     def metadata(self, name: str) -> str | None:
         """The value of a request header (`name` in lower case), decoded now; several of one name are joined by commas."""
-        values = self._head.values(name)
-        return ",".join(values) if values else None
+        return self._head.value(name)
 
     def metadata_values(self, name: str) -> tuple[str, ...]:
         """Every value of a request header, in the order sent: for callers that must know whether there is more than one."""

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final, cast
 
 from lateen.wire.call import Call, RpcError, StatusCode
 from lateen.wire.connection import Cancelled, Connection, Event
+from lateen.wire.fields import CompressionError
 from lateen.wire.frames import ErrorCode
-from lateen.wire.headers import CompressionError
 from lateen.wire.tls import TlsSession
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from struct import Struct
 from typing import Final
 
 from lateen.wire.call import StatusCode
+from lateen.wire.fields import literal
 from lateen.wire.frames import DATA, END_HEADERS, END_STREAM, HEADERS, frame
-from lateen.wire.headers import literal
 from lateen.wire.refusals import Refusal
 
 _STATUS_200: Final = b"\x88"
