@@ -142,7 +142,7 @@ def apply(
     fmt: FormatOption = Format.TABLE,
     colour: ColourOption = Colour.AUTO,
 ) -> None:
-    """Apply resources to the running mesh; all of them or, when one is invalid, none.
+    """Apply resources to the running mesh; a file with an invalid resource changes nothing.
 
     lateen apply -f canary.yaml
     """

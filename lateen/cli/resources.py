@@ -2,7 +2,7 @@
 
 import difflib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ def apply(files: Sequence[str], *, control_plane: str | None, fmt: Format, colou
                 raise CommandError(Exit.FINDINGS, f"{name}: {answer.get('error', answer)}")
     if fmt in {Format.JSON, Format.YAML}:
         emit(render_data({"results": results}, fmt))
+    elif fmt is Format.NAME:
+        emit("\n".join(r["resource"] for r in results))
     else:
         emit("\n".join(f"{r['resource']} {r['action']}" for r in results))
     raise SystemExit(worst)
@@ -124,13 +126,17 @@ def _read(files: Sequence[str]) -> list[tuple[str, str]]:
     for name in files:
         path = Path(name)
         if name == "-":
-            texts.append(("stdin", sys.stdin.read()))
+            texts.append(("stdin", _text("stdin", sys.stdin.buffer.read)))
         elif path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.suffix in YAML_SUFFIXES and p.is_file())
-            texts.extend((str(p), p.read_text(encoding="utf-8")) for p in inside if p.stem not in {"lateen", "mesh"})
+            texts.extend((str(p), _text(str(p), p.read_bytes)) for p in inside if p.stem not in {"lateen", "mesh"})
         else:
-            try:
-                texts.append((name, path.read_text(encoding="utf-8")))
-            except (OSError, UnicodeDecodeError) as error:
-                raise CommandError(Exit.USAGE, f"cannot read {name}: {error}") from error
+            texts.append((name, _text(name, path.read_bytes)))
     return texts
+
+
+def _text(name: str, read: Callable[[], bytes]) -> str:
+    try:
+        return read().decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(Exit.USAGE, f"cannot read {name}: {error}") from error

@@ -213,7 +213,11 @@ def _origin(request: Request) -> Origin:
 def _item(item: Item) -> dict[str, Any]:
     located = item.located
     source = {"file": located.source.file, "line": located.source.position(()).line}
-    return {"resource": located.resource.to_dict(), "source": source, "origin": item.origin.value}
+    resource = located.resource.to_dict()
+    namespace = located.resource.key.namespace
+    if namespace:  # also where the manifest leaves it to the default
+        resource["metadata"] = {**resource["metadata"], "namespace": namespace}
+    return {"resource": resource, "source": source, "origin": item.origin.value}
 
 
 def _error(status: int, message: str) -> Response:

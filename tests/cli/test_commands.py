@@ -164,3 +164,20 @@ def test_servers_keep_their_own_help() -> None:
     command = [sys.executable, "-m", "lateen.cli.main", "ratelimit-service", "--help"]
     printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
     assert "--redis-url" in printed
+
+
+def test_apply_of_what_is_not_text_is_2(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = tmp_path / "manifests"
+    directory.mkdir()
+    (directory / "binary.yaml").write_bytes(b"\xff\xfe")
+    nowhere = ("--control-plane", f"unix://{tmp_path}/nowhere.sock")
+    for source in (directory, directory / "binary.yaml"):
+        result = run("apply", "-f", str(source), *nowhere)
+        assert (result.code, result.out) == (2, "")
+        assert "cannot read" in result.err
+        assert "binary.yaml" in result.err
+    with (directory / "binary.yaml").open() as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        result = run("apply", "-f", "-", *nowhere)
+    assert result.code == 2
+    assert "cannot read stdin" in result.err

@@ -231,6 +231,14 @@ async def next_event(lines: AsyncIterator[str], name: str, **fields: object) -> 
 
 
 @in_one_loop
+async def test_what_is_read_back_has_its_namespace_also_when_it_was_left_out(plane: Plane) -> None:
+    await plane.apply(entry("a.example").replace(", namespace: shop", ""))
+    item = await plane.get("/v1/resources/se/default/outside")
+    assert item["resource"]["metadata"]["namespace"] == "default"
+    assert (await plane.api.delete("/v1/resources/ServiceEntry/default/outside")).status_code == 200
+
+
+@in_one_loop
 async def test_apply_get_and_delete(plane: Plane) -> None:
     answer = (await plane.apply(entry("a.example"))).json()
     assert answer["results"] == [{"resource": "ServiceEntry/shop/outside", "action": "created"}]
