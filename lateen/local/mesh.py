@@ -33,6 +33,7 @@ CERTIFICATE_SECONDS = 30.0
 SYNC_POLL_SECONDS = 0.1
 TOKEN_TTL_SECONDS = 3600
 DRAIN_SECONDS = 0.5
+READY_SECONDS = 10.0
 CONNECT_SECONDS = 0.5
 SYNC_POLLS = 2
 START_FAILURES = 3
@@ -245,8 +246,8 @@ class Mesh:
         await self._when_up(self.site.run.api_socket, "controlplane", "/v1/info")
         await self.update_registration()
 
-    async def update_registration(self) -> None:
-        """Apply what has changed since the last time."""
+    async def update_registration(self, *, prune: bool = True) -> None:
+        """Apply what has changed since the last time, and delete what is no longer wanted."""
         for origin, wanted in (("runner", self.documents()), ("overlay", self.overlay())):
             apply, delete = registration.changes(self.registered.get(origin, {}), wanted)
             if apply:
@@ -255,9 +256,10 @@ class Mesh:
                 answer = await self._api("POST", "/v1/apply", query=query, body=body)
                 if answer.status != 200:  # noqa: PLR2004
                     raise StartError(f"the control plane refuses what lateen up registers: {answer.body}")
-            for kind, namespace, name in delete:
+            for kind, namespace, name in delete if prune else ():
                 await self._api("DELETE", f"/v1/resources/{kind}/{namespace}/{name}", query={"origin": origin})
-            self.registered[origin] = {registration.key_of(document): document for document in wanted}
+            kept = {} if prune else self.registered.get(origin, {})
+            self.registered[origin] = {**kept, **{registration.key_of(document): document for document in wanted}}
 
     async def _api(
         self, method: str, target: str, *, query: Mapping[str, str] | None = None, body: str | None = None
@@ -371,6 +373,8 @@ class Mesh:
             await asyncio.gather(*(self._stop_replica(replica) for replica in come))
             self.source, self.plan, self.replicas, self.vips = before
             raise
+        await self._until_ready(come)  # those that go serve until then
+        await self.update_registration()
         if gone:
             await asyncio.sleep(DRAIN_SECONDS)  # callers learn first that it is gone
             await asyncio.gather(*(self._stop_replica(replica) for replica in gone))
@@ -385,8 +389,15 @@ class Mesh:
         if self.network is not None:
             for replica in self.replicas.values():
                 await asyncio.to_thread(self.network.write_hosts, replica, self._hosts(replica))
-        await self.update_registration()
+        await self.update_registration(prune=False)
         await self._start_envoys(come)
+
+    async def _until_ready(self, come: Sequence[Replica]) -> None:
+        deadline = time.monotonic() + READY_SECONDS
+        while time.monotonic() < deadline:
+            if not any(await asyncio.gather(*(self._is_ready(replica) for replica in come))):
+                return
+            await asyncio.sleep(SYNC_POLL_SECONDS)
 
     async def _stop_replica(self, replica: Replica) -> None:
         names = [commands.app_process_id(replica, container) for container in replica.workload.containers]

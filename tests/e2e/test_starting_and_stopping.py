@@ -122,6 +122,7 @@ def test_a_workload_can_take_the_place_of_another(second: RunningMesh) -> None:
     with second.edited("web.yaml", (deployment, deployment.replace("web", "other"))):
         until(lambda: answering() == "other", 20)
     until(lambda: answering() == "web", 20)
+    until(lambda: "stopped shop/other-0" in second.output, 10)
 
 
 def test_an_application_finds_tcp_services_by_a_variable(second: RunningMesh) -> None:
