@@ -374,10 +374,12 @@ class Mesh:
             self.source, self.plan, self.replicas, self.vips = before
             raise
         await self._until_ready(come)  # those that go serve until then
-        await self.update_registration()
-        if gone:
-            await asyncio.sleep(DRAIN_SECONDS)  # callers learn first that it is gone
-            await asyncio.gather(*(self._stop_replica(replica) for replica in gone))
+        try:
+            await self.update_registration()
+        finally:
+            if gone:
+                await asyncio.sleep(DRAIN_SECONDS)  # callers learn first that it is gone
+                await asyncio.gather(*(self._stop_replica(replica) for replica in gone))
         return come, gone
 
     async def _add(self, come: Sequence[Replica]) -> None:
