@@ -1,5 +1,6 @@
 """Findings about how resources fit together: dangling references, conflicts, policies that select nothing. Pure."""
 
+from lateen.mesh.analyzers.authorization import analyze_authorization
 from lateen.mesh.analyzers.destination_rules import analyze_destination_rules
 from lateen.mesh.analyzers.expected import with_expected_workloads
 from lateen.mesh.analyzers.gateways import analyze_gateways
@@ -15,6 +16,7 @@ _ANALYZERS = (
     analyze_destination_rules,
     analyze_gateways,
     analyze_policies,
+    analyze_authorization,
     analyze_services,
 )
 

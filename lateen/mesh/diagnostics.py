@@ -81,8 +81,16 @@ CODES: Mapping[str, str] = MappingProxyType(
         "LTN0209": "a policy targets a kind that has no effect here",
         "LTN0210": "a Service selects no workload",
         "LTN0211": "a port of a Service leads to no port of its workloads",
+        "LTN0220": "an AuthorizationPolicy asks for HTTP attributes on a port that carries TCP",
+        "LTN0221": "a negated identity allows callers that have none",
+        "LTN0222": "an AuthorizationPolicy asks for an identity where callers may have none",
+        "LTN0223": "another policy makes an AuthorizationPolicy pointless",
+        "LTN0224": "nothing is allowed to reach a workload",
         # ours: translation (controlplane)
         "LTN0301": "part of a resource cannot become Envoy configuration and is left out",
+        "LTN0302": "a policy cannot be enforced natively, so its workloads deny everything",
+        "LTN0303": "a CUSTOM policy names a provider that cannot be asked, so what it matches is denied",
+        "LTN0304": "a label names an enforcement engine that does not exist",
         # ours: the text of a file
         "LTN0001": "the file is not well-formed YAML",
         "LTN0002": "a key stands twice in one mapping",

@@ -9,10 +9,9 @@ from lateen.mesh.diagnostics import CODES, Diagnostic, Severity
 from lateen.mesh.loader import load_paths
 from lateen.mesh.meshconfig import MeshConfig
 from lateen.mesh.view import MeshView
+from tests.mesh import analysis_cases, authorization_cases
 from tests.mesh.analysis_cases import (
-    NEAR_MISSES,
     SVC,
-    TRIGGERS,
     NearMiss,
     Trigger,
     W,
@@ -25,6 +24,8 @@ from tests.mesh.views import doc, load, service, view_of, workload
 
 EXAMPLE = Path(__file__).parents[2] / "envoy-configs" / "payments"
 SAMPLES = Path("/work/shared/oracle/istio/samples")
+TRIGGERS = (*analysis_cases.TRIGGERS, *authorization_cases.TRIGGERS)
+NEAR_MISSES = (*analysis_cases.NEAR_MISSES, *authorization_cases.NEAR_MISSES)
 OURS = {code for code in CODES if code.startswith(("IST", "LTN02"))} - {"IST0106"}
 
 
@@ -147,7 +148,7 @@ def test_a_deployment_of_another_namespace_does_not_help() -> None:
 
 
 def test_a_gateway_counts_as_a_workload() -> None:
-    policy = "spec: {selector: {matchLabels: {gateway.networking.k8s.io/gateway-name: gw}}}"
+    policy = "spec: {selector: {matchLabels: {gateway.networking.k8s.io/gateway-name: gw}}, rules: [{}]}"
     assert analyze(view_of(k8s_gateway(), doc("AuthorizationPolicy/n/p", policy))) == ()
 
 
