@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from lateen.controlplane import names
 from lateen.controlplane.blobs import Blob, Blobs
 from lateen.envoyapi.lateen.v1alpha1 import workload_pb2
+from lateen.mesh.authorizationpolicy import Action
+from lateen.mesh.engine import engine_of
 from lateen.mesh.kinds import ResourceKey
+from lateen.mesh.meshconfig import EnforcementEngine
 from lateen.mesh.metadata import Resource
 from lateen.mesh.view import MeshView
 from lateen.mesh.workloads import Workload
@@ -22,10 +25,10 @@ def workload_policies(view: MeshView, blobs: Blobs | None = None) -> tuple[Blob,
 
 def _policies(view: MeshView, blobs: Blobs) -> Iterator[Blob]:
     for workload in _by_key(view):
-        policies = view.authorization_policies(workload)
+        policies = [p for p in view.authorization_policies(workload) if p.spec.action is not Action.CUSTOM]
         authentications = view.request_authentications(workload)
-        if not policies and not authentications:
-            continue
+        if (not policies and not authentications) or engine_of(view, workload) is EnforcementEngine.NATIVE:
+            continue  # the proxy asks nobody, or only the authorizers that CUSTOM policies name
         message = workload_pb2.WorkloadPolicy(
             target=workload.key,
             namespace=workload.namespace,

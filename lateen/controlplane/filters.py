@@ -51,6 +51,11 @@ class Enforcement:
     authorize: bool = False
     limit_stages: frozenset[int] = frozenset()
     metadata_namespaces: tuple[str, ...] = ()
+    http_checks: tuple[hcm.HttpFilter, ...] = ()
+    """Filters that decide before our service is asked, or instead of it."""
+    tcp_checks: tuple[lc.Filter, ...] = ()
+    trusted_hops: int = 0
+    """Of X-Forwarded-For, where Envoy itself looks at the client's address."""
 
 
 NO_ENFORCEMENT = Enforcement()
@@ -119,6 +124,12 @@ def network_ext_authz(enforcement: Enforcement) -> lc.Filter:
     return lc.Filter(name="envoy.filters.network.ext_authz", typed_config=packed(config))
 
 
+def network_checks(enforcement: Enforcement) -> list[lc.Filter]:
+    """What authorizes TCP connections, in order."""
+    asked = [network_ext_authz(enforcement)] if enforcement.authorize else []
+    return [*enforcement.tcp_checks, *asked]
+
+
 # HTTP filters
 
 
@@ -134,6 +145,7 @@ def http_filters(
 ) -> list[hcm.HttpFilter]:
     """The chain: cors, authorization, rate limits by failure mode, fault, (dynamic hosts), router."""
     result = [_http("envoy.filters.http.cors", cors_pb2.Cors())]
+    result.extend(enforcement.http_checks)
     if enforcement.authorize:
         result.append(ext_authz(enforcement, routes_on_claims=routes_on_claims))
     result.extend(rate_limit(enforcement.target, stage) for stage in sorted(enforcement.limit_stages))

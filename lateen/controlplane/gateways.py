@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from lateen.controlplane import filters, gateway_tls, names, routes, tls_contexts
 from lateen.controlplane.access_logs import access_logs
+from lateen.controlplane.authorization import no_keys
 from lateen.controlplane.destinations import Destinations
 from lateen.controlplane.enforcement import enforcement_of, rate_limits_of
 from lateen.controlplane.filters import Enforcement
@@ -14,6 +15,7 @@ from lateen.controlplane.findings import TranslationError
 from lateen.controlplane.gateway_tls import SecretRef
 from lateen.controlplane.httproutes import translate_http_routes
 from lateen.controlplane.listeners import Made, cidr, tls_inspector
+from lateen.controlplane.native_jwt import KeysOf
 from lateen.controlplane.protos import TRUE, address, metadata
 from lateen.controlplane.proxy import Proxy
 from lateen.controlplane.route_matches import Client, is_catch_all
@@ -86,12 +88,12 @@ class _Port:
 class GatewayBuilder:
     """Translates everything one gateway workload serves."""
 
-    def __init__(self, scope: Scope, proxy: Proxy, workload: Workload) -> None:
+    def __init__(self, scope: Scope, proxy: Proxy, workload: Workload, keys: KeysOf = no_keys) -> None:
         self.scope = scope
         self.view: MeshView = scope.view
         self.proxy = proxy
         self.workload = workload
-        self.enforcement: Enforcement = enforcement_of(self.view, workload)
+        self.enforcement: Enforcement = enforcement_of(self.view, workload, keys, routes_on_claims=True)
         self.limits = rate_limits_of(self.view, workload)
         self.peer = peer_of(self.view, workload)
         self.secrets: dict[SecretRef, secret_pb2.Secret] = {}
@@ -144,9 +146,10 @@ class GatewayBuilder:
         context = gateway_tls.istio_context(server.tls, self.proxy.namespace, self.view.mesh, self._want, alpn)
         server_names = self._unclaimed(port, _server_hosts(server))
         if not http:
-            content = [self._tcp_filter(target) for target in self._tcp_targets(gateway, server)][:1]
-            if not content:
+            forwarding = [self._tcp_filters(target) for target in self._tcp_targets(gateway, server)][:1]
+            if not forwarding:
                 return
+            content = forwarding[0]
         else:
             number = server.port.number
             name = names.gateway_https_routes(number, server.port.name or str(index), gateway.name, gateway.namespace)
@@ -182,7 +185,7 @@ class GatewayBuilder:
 
     def _tcp_chain(self, gateway: istio.Gateway, server: istio.Server, port: _Port) -> None:
         for target in self._tcp_targets(gateway, server):
-            chain = lc.FilterChain(filters=[self._tcp_filter(target)], metadata=metadata([target.origin]))
+            chain = lc.FilterChain(filters=self._tcp_filters(target), metadata=metadata([target.origin]))
             chain.filter_chain_match.prefix_ranges.extend(cidr(s) for s in target.subnets)
             port.chains.append(chain)
             if not target.subnets:
@@ -197,12 +200,13 @@ class GatewayBuilder:
                 continue
             for target in tls_targets(owner, client, Destinations(self.scope, number)):
                 wanted = self._unclaimed(port, target.server_names)
-                port.chains.append(_tls_chain(wanted, [self._tcp_filter(target)], None, [target.origin]))
+                port.chains.append(_tls_chain(wanted, self._tcp_filters(target), None, [target.origin]))
 
-    def _tcp_filter(self, target: TcpTarget) -> lc.Filter:
+    def _tcp_filters(self, target: TcpTarget) -> list[lc.Filter]:
         clusters = target.clusters
         one = clusters[0][0] if len(clusters) == 1 else clusters
-        return filters.tcp_proxy(self.view.mesh, one, logs=client_logs(self.peer, tcp=True))
+        proxy = filters.tcp_proxy(self.view.mesh, one, logs=client_logs(self.peer, tcp=True))
+        return [*filters.network_checks(self.enforcement), proxy]
 
     # Gateway API
 

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 from lateen.controlplane import filters, names, routes, tls_contexts
 from lateen.controlplane.access_logs import access_logs
+from lateen.controlplane.authorization import no_keys
 from lateen.controlplane.clusters import inbound_cluster, inbound_passthrough_cluster
 from lateen.controlplane.enforcement import enforcement_of, rate_limits_of
 from lateen.controlplane.filters import Enforcement
@@ -20,6 +21,7 @@ from lateen.controlplane.listeners import (
     original_dst,
     tls_inspector,
 )
+from lateen.controlplane.native_jwt import KeysOf
 from lateen.controlplane.protos import ZERO, address, duration, metadata, uint32
 from lateen.controlplane.proxy import Mode, Proxy
 from lateen.controlplane.telemetry import Peer, peer_of, server_logs
@@ -63,9 +65,10 @@ class InboundScope:
     limits: tuple[rc.RateLimit, ...]
 
     @classmethod
-    def of(cls, view: MeshView, proxy: Proxy, workload: Workload) -> InboundScope:
+    def of(cls, view: MeshView, proxy: Proxy, workload: Workload, keys: KeysOf = no_keys) -> InboundScope:
         """With the policies that select the workload."""
-        return cls(view, proxy, workload, enforcement_of(view, workload), tuple(rate_limits_of(view, workload)))
+        enforcement = enforcement_of(view, workload, keys)
+        return cls(view, proxy, workload, enforcement, tuple(rate_limits_of(view, workload)))
 
     def ports(self) -> list[InboundPort]:
         """The ports that services send to; of several services with one port the first counts, as they are ordered."""
@@ -264,15 +267,14 @@ def _mutual_tls(scope: InboundScope, alpn: Sequence[str]) -> base_pb2.TransportS
 def _tcp_filters(scope: InboundScope, cluster: str, peer: Peer, mutual: bool) -> list[lc.Filter]:  # noqa: FBT001 see _Content
     logs = server_logs(peer, mutual=mutual, tcp=True)
     proxy = filters.tcp_proxy(scope.view.mesh, cluster, _IDLE, logs=logs)
-    if scope.enforcement.authorize:
-        return [filters.network_ext_authz(scope.enforcement), proxy]
-    return [proxy]
+    return [*filters.network_checks(scope.enforcement), proxy]
 
 
 def _http_filters(scope: InboundScope, port: InboundPort, peer: Peer, mutual: bool) -> list[lc.Filter]:  # noqa: FBT001 see _Content
     chain = filters.http_filters(scope.enforcement)
     logs = server_logs(peer, mutual=mutual)
     manager = filters.connection_manager(scope.view.mesh, f"inbound_{port.number}", chain, logs)
+    manager.xff_num_trusted_hops = scope.enforcement.trusted_hops
     filters.forward_certificates(manager, append=True)
     filters.use_routes(manager, routes.route_configuration(names.inbound_cluster(port.number), [_host(scope, port)]))
     return [filters.http_filter_chain(manager)]

@@ -8,12 +8,15 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from lateen.controlplane import clusters, names
+from lateen.controlplane.authorization import no_keys
 from lateen.controlplane.blobs import Blob, Blobs
+from lateen.controlplane.custom_authz import provider_services
 from lateen.controlplane.filters import service_cluster
 from lateen.controlplane.findings import Finding, Findings
 from lateen.controlplane.gateways import GatewayBuilder
 from lateen.controlplane.inbound import InboundScope, inbound_clusters, inbound_listeners
 from lateen.controlplane.listeners import Made, captured_listeners, explicit_listeners, routed_mapped_ports
+from lateen.controlplane.native_jwt import KeysOf
 from lateen.controlplane.proxy import Mode, Proxy, ProxyClass, ProxyType
 from lateen.controlplane.references import check_references
 from lateen.controlplane.scope import Scope, mentioned_labels
@@ -74,9 +77,10 @@ class _Part:
 class _ViewMemo:
     """What proxies share while the view stays the same. Each entry is a function of its key and the view."""
 
-    def __init__(self, view: MeshView, blobs: Blobs) -> None:
+    def __init__(self, view: MeshView, blobs: Blobs, keys: KeysOf = no_keys) -> None:
         self.view = view
         self.blobs = blobs
+        self.keys = keys
         self._labels = mentioned_labels(view)
         self._parts: dict[ProxyClass, tuple[_Part, Scope]] = {}
         self._listeners: dict[tuple[ProxyClass, Peer], tuple[Blob, ...]] = {}
@@ -127,14 +131,15 @@ class _ViewMemo:
 class Memo:
     """What snapshots of one control plane share: the interner for ever, translated parts for the newest view."""
 
-    def __init__(self, blobs: Blobs | None = None) -> None:
+    def __init__(self, blobs: Blobs | None = None, keys: KeysOf = no_keys) -> None:
         self.blobs = blobs if blobs is not None else Blobs()
+        self.keys = keys
         self._newest: _ViewMemo | None = None
 
     def of(self, view: MeshView) -> _ViewMemo:
         """The parts made from `view`; those of another view are forgotten (their blobs live while someone holds them)."""
         if self._newest is None or self._newest.view is not view:
-            self._newest = _ViewMemo(view, self.blobs)
+            self._newest = _ViewMemo(view, self.blobs, self.keys)
         return self._newest
 
 
@@ -160,7 +165,7 @@ def _sidecar(proxy: Proxy, workload: Workload | None, shared: _ViewMemo) -> Snap
         own.extend(_listener_blobs(blobs, explicit_listeners(scope, proxy)))
     findings = list(part.findings)
     if workload is not None:
-        inbound = InboundScope.of(view, proxy, workload)
+        inbound = InboundScope.of(view, proxy, workload, shared.keys)
         own.extend(_listener_blobs(blobs, inbound_listeners(inbound)))
         own.extend(blobs.intern(names.CDS, c.name, c, origins) for c, origins in inbound_clusters(inbound))
     return Snapshot.of(_without_port_clashes(own), diagnostics(view, findings))
@@ -210,6 +215,8 @@ def _with_ours(scope: Scope, services: Iterable[Service]) -> list[Service]:
         host = service_host(name, namespace)
         if host not in found and host in scope.view.services:
             found[host] = scope.view.services[host]
+    for service, _ in provider_services(scope.view):
+        found.setdefault(service.hostname, service)
     return [found[host] for host in sorted(found)]
 
 
@@ -239,7 +246,7 @@ def _gateway(proxy: Proxy, workload: Workload, shared: _ViewMemo) -> Snapshot:
     """Only the clusters that its routes name: a gateway does not need the rest of the mesh."""
     view, blobs = shared.view, shared.blobs
     scope = Scope(view, proxy.namespace, shared.labels(proxy), proxy.mode, gateway=True, locality=workload.locality)
-    builder = GatewayBuilder(scope, proxy, workload)
+    builder = GatewayBuilder(scope, proxy, workload, shared.keys)
     made = [blobs.intern(names.LDS, m.listener.name, m.listener, m.origins) for m in builder.build()]
     for name, (configuration, origins) in builder.route_configurations.items():
         made.append(blobs.intern(names.RDS, name, configuration, origins))
@@ -248,6 +255,7 @@ def _gateway(proxy: Proxy, workload: Workload, shared: _ViewMemo) -> Snapshot:
     wanted = {parts[3] for name in scope.references if (parts := names.parse_cluster(name)) is not None}
     services = [service for host in sorted(wanted) if (service := scope.service(host)) is not None]
     named = set(scope.references) | {service_cluster(s) for s in (names.EXT_AUTHZ, names.RATE_LIMIT)}
+    named |= {names.outbound_cluster(service.hostname, port) for service, port in provider_services(view)}
     made.extend(blob for blob in shared.clusters(scope, _with_ours(scope, services)) if blob.name in named)
     made.extend(_unknown(scope, blobs, made))
     return Snapshot.of(made, diagnostics(view, scope.findings))

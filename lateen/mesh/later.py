@@ -51,8 +51,6 @@ LATER: Mapping[str, Mapping[str, str]] = {
     "ProxyConfig": {"spec": ""},
     "MeshConfig": {
         "**.outlierDetectionHttpErrorCodes": "",
-        "extensionProviders[].envoyExtAuthzHttp": "",
-        "extensionProviders[].envoyExtAuthzGrpc": "",
         "extensionProviders[].zipkin": "",
         "extensionProviders[].lightstep": "",
         "extensionProviders[].datadog": "",

@@ -322,8 +322,18 @@ class DefaultTrafficPolicy(Spec):
     outlier_detection: OutlierDetection | None = None
 
 
+class EnforcementEngine(StrEnum):
+    """Who decides about requests: the authorization service, or Envoy by itself."""
+
+    EXT_AUTHZ = "extAuthz"
+    NATIVE = "native"
+
+
 class MeshConfig(Spec):
     """Settings of the mesh. Istio's defaults."""
+
+    enforcement: EnforcementEngine = EnforcementEngine.EXT_AUTHZ
+    """Ours: the engine of workloads whose labels and namespace name none."""
 
     trust_domain: NonEmpty = "cluster.local"
     trust_domain_aliases: tuple[str, ...] = ()
