@@ -25,7 +25,8 @@ from lateen.jwks.fetch import http_client
 from lateen.jwks.keeper import KeyKeeper
 from lateen.process import allow_many_files, configure_logs
 from lateen.web import WebServer, listen_on
-from lateen.wire.transport import Transport, rpc_server
+from lateen.wire.transport import rpc_server
+from lateen.wire.workers import Service, run_workers, stop_with_supervisor, worker_name
 
 SERVICE_ACCOUNT: Final = "lateen-extauthz"
 _DRAIN_SECONDS: Final = 1.0
@@ -42,7 +43,13 @@ def main() -> None:
     allow_many_files()
     with contextlib.suppress(KeyboardInterrupt):
         try:
-            asyncio.run(serve(settings))
+            if settings.workers > 1:
+                arguments, address = sys.argv[1:], settings.http_address
+                asyncio.run(
+                    run_workers(Service("extauthz", arguments, settings.workers, address, _DRAIN_SECONDS + 1.0))
+                )
+            else:
+                asyncio.run(serve(settings))
         except (OSError, RuntimeError) as error:
             structlog.get_logger().error("the service cannot run", error=str(error))
             sys.exit(1)
@@ -53,6 +60,8 @@ async def serve(settings: Settings) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    if settings.worker is not None:
+        stop_with_supervisor(stopped.set)
     running = asyncio.create_task(_serve(settings, stopped))
     stopping = asyncio.create_task(stopped.wait())
     # Until it serves (a certificate may be long in coming) there is nothing to drain: SIGTERM ends it at once.
@@ -73,7 +82,7 @@ async def _serve(settings: Settings, stopped: asyncio.Event) -> None:
     identity = SdsIdentity(settings.sds_socket)
     await identity.wait_ready()
     node = service_node(
-        name=settings.node_name,
+        name=worker_name(settings.node_name, settings.worker),
         namespace=settings.root_namespace,
         address=settings.address.rpartition(":")[0],
         service_account=SERVICE_ACCOUNT,
@@ -101,8 +110,8 @@ async def _serve(settings: Settings, stopped: asyncio.Event) -> None:
     # A replica without policies would deny what its neighbours allow: let proxies find it only when it knows them.
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(ads.synced.wait(), _FIRST_POLICIES_SECONDS)
-    server = rpc_server(Transport.WIRE, handlers(checker, health), LIMITS, identity)
-    await server.start(settings.address)
+    server = rpc_server(settings.transport, handlers(checker, health), LIMITS, identity, metrics.registry)
+    await server.start(settings.address, reuse_port=settings.worker is not None)
     structlog.get_logger().info("ext_authz service listens", address=settings.address, http=settings.http_address)
     await stopped.wait()
     health.draining = True

@@ -5,6 +5,9 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+from lateen.wire.transport import TRANSPORT_HELP, Transport
+from lateen.wire.workers import WORKERS_HELP, parse_workers
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -23,11 +26,14 @@ class Settings:
     redact_header: tuple[str, ...]
     jwks_override: tuple[tuple[str, str], ...]
     jwks_ca_file: str
+    transport: Transport
+    workers: int
+    worker: int | None
     print_config: bool
 
     def shown(self) -> Mapping[str, object]:
         """The settings as JSON values; there are no secrets among them."""
-        return {name: value for name, value in asdict(self).items() if name != "print_config"}
+        return {name: value for name, value in asdict(self).items() if name not in ("print_config", "worker")}
 
 
 def parse_settings(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> Settings:
@@ -61,6 +67,9 @@ def parse_settings(arguments: Sequence[str], environ: Mapping[str, str] = os.env
     option("decision-log-rate", "0.01", "with sampled: the share of allowed requests that is logged, 0 to 1")
     option("redact-header", "", "request headers, separated by commas, whose values are never shown or logged")
     option("jwks-ca-file", "", "PEM file of further authorities to trust when fetching keys")
+    option("transport", Transport.WIRE, TRANSPORT_HELP, list(Transport))
+    option("workers", "1", WORKERS_HELP)
+    parser.add_argument("--worker", type=int, default=None, help=argparse.SUPPRESS)  # given by the supervisor
     parser.add_argument(
         "--jwks-override",
         action="append",
@@ -75,8 +84,10 @@ def parse_settings(arguments: Sequence[str], environ: Mapping[str, str] = os.env
     try:
         overrides = tuple(_override(text) for text in texts)
         values["decision_log_rate"] = _share(values["decision_log_rate"])
+        values["workers"] = parse_workers(values["workers"])
     except ValueError as error:
         parser.error(str(error))
+    values["transport"] = Transport(values["transport"])
     values["redact_header"] = tuple(filter(None, (n.strip().lower() for n in values["redact_header"].split(","))))
     return Settings(**values, jwks_override=overrides)
 

@@ -53,7 +53,9 @@ def tcp_socket(host: str, port: int) -> socket.socket:
 
 
 def listen_on(address: str) -> socket.socket:
-    """Listen on `host:port`, `[host]:port` or `:port`; OSError when it is taken, ValueError when it is no address."""
+    """Listen on `host:port`, `[host]:port`, `:port` or `unix:/path`; OSError when it is taken, ValueError when it is no address."""
+    if address.startswith("unix:"):
+        return private_socket(Path(address.removeprefix("unix:")))
     host, colon, port = address.rpartition(":")
     if not colon or not port.isdigit():
         raise ValueError(f"{address!r} is not host:port")

@@ -14,11 +14,14 @@ from lateen.adsclient.tls import SdsIdentity
 from lateen.clock import SystemClock
 from lateen.process import allow_many_files, configure_logs
 from lateen.web import listen_on
+from lateen.wire.transport import rpc_server
+from lateen.wire.workers import Service, run_workers, stop_with_supervisor, worker_name
+from ratelimit.handlers import LIMITS, handlers
 from ratelimit.limits import LimitTable
 from ratelimit.memory_store import MemoryStore
 from ratelimit.metrics import Metrics
 from ratelimit.redis_store import RedisStore
-from ratelimit.server import grpc_server, http_server
+from ratelimit.server import http_server
 from ratelimit.service import RateLimits
 from ratelimit.settings import Settings, parse_settings
 from ratelimit.store import CounterStore
@@ -34,6 +37,10 @@ def main() -> None:
     settings = parse_settings(sys.argv[1:])
     configure_logs(settings.log_level)
     allow_many_files()
+    if settings.workers > 1:
+        own = Service("ratelimit", sys.argv[1:], settings.workers, settings.http_address, DRAIN_SECONDS + 1.0)
+        asyncio.run(run_workers(own))
+        return
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(serve(settings))
 
@@ -51,6 +58,8 @@ async def serve(settings: Settings) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    if settings.worker is not None:
+        stop_with_supervisor(stopped.set)
     metrics, table, store = Metrics(), LimitTable(), open_store(settings.redis_url)
     identity = SdsIdentity(settings.sds_socket)
     identity.start()
@@ -65,7 +74,7 @@ async def serve(settings: Settings) -> None:
             raise ResourcesRejected(reasons)
 
     node = service_node(
-        name=settings.node_name,
+        name=worker_name(settings.node_name, settings.worker),
         namespace=settings.root_namespace,
         address=settings.address.rpartition(":")[0],
         service_account=SERVICE_ACCOUNT,
@@ -78,10 +87,10 @@ async def serve(settings: Settings) -> None:
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(ads.synced.wait(), FIRST_LIMITS_SECONDS)
     limits = RateLimits(table, store, SystemClock(), metrics)
-    server = grpc_server(limits, settings.address, identity.server_credentials())
+    server = rpc_server(settings.transport, handlers(limits), LIMITS, identity, metrics.registry)
     web = http_server(metrics, store, ads.synced.is_set)
     listener = listen_on(settings.http_address)
-    await server.start()
+    await server.start(settings.address, reuse_port=settings.worker is not None)
     tasks = [subscription, asyncio.create_task(web.serve(sockets=[listener]))]
     structlog.get_logger().info("rate limit service listens", address=settings.address, http=settings.http_address)
     await stopped.wait()

@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
+
+from prometheus_client import CollectorRegistry
 
 from lateen.wire.grpcio.server import Credentials, GrpcioServer
 from lateen.wire.limits import Limits
+from lateen.wire.metrics import ServerMetrics
 from lateen.wire.server import Handler, Server
 from lateen.wire.tls import Material, server_context
 
@@ -15,6 +18,9 @@ class Transport(StrEnum):
 
     WIRE = "wire"
     GRPCIO = "grpcio"
+
+
+TRANSPORT_HELP: Final = "what carries the calls: wire, or grpcio with the same behaviour at a multiple of the cost"
 
 
 class Identity(Protocol):
@@ -42,8 +48,17 @@ class RpcServer(Protocol):
         ...
 
 
-def rpc_server(transport: Transport, handlers: Mapping[str, Handler], limits: Limits, identity: Identity) -> RpcServer:
-    """A server that requires client certificates of this mesh, not started yet."""
+def rpc_server(
+    transport: Transport,
+    handlers: Mapping[str, Handler],
+    limits: Limits,
+    identity: Identity,
+    registry: CollectorRegistry | None = None,
+) -> RpcServer:
+    """A server that requires client certificates of this mesh, not started yet; its own numbers go to `registry`."""
     if transport is Transport.GRPCIO:
         return GrpcioServer(handlers, limits=limits, credentials=identity.server_credentials())
-    return Server(handlers, limits=limits, tls=server_context(lambda: identity.current))
+    server = Server(handlers, limits=limits, tls=server_context(lambda: identity.current))
+    if registry is not None:
+        registry.register(ServerMetrics(server))
+    return server

@@ -55,7 +55,6 @@ class GrpcioServer:
                 method: grpc.unary_unary_rpc_method_handler(_behaviour(path, handler))
             }
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, served),))
-
         if self._credentials is None:
             port = self._server.add_insecure_port(address)
         else:
@@ -80,6 +79,10 @@ class _Head:
 
     def values(self, name: str) -> tuple[str, ...]:
         return tuple(_text(value) for key, value in self._fields if key == name)
+
+    def value(self, name: str) -> str | None:
+        values = self.values(name)
+        return ",".join(values) if values else None
 
 
 def _text(value: str | bytes) -> str:
