@@ -299,7 +299,7 @@ class Mesh:
         """Wait until every proxy has acknowledged its configuration and every application listens. TimeoutError says who does not."""
         deadline = time.monotonic() + timeout
         seen: list[dict[str, ProxyStatus]] = []
-        waiting: list[str] = []
+        waiting = ["starting took all of the time: give it more with --timeout"]
         refused_since = time.monotonic()
         while time.monotonic() < deadline and time.monotonic() - refused_since < REFUSED_SECONDS:
             self._fail_on_exit()
