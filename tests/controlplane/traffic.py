@@ -21,6 +21,7 @@ from typing import Any
 from lateen.controlplane.proxy import Mode, Proxy, ProxyType
 from lateen.controlplane.snapshot import Snapshot, snapshot_for
 from lateen.envoy_binary import envoy_path
+from lateen.envoyapi.envoy.config.bootstrap.v3 import bootstrap_pb2
 from lateen.mesh.loader import load_text
 from lateen.mesh.meshconfig import MeshConfig
 from lateen.mesh.view import MeshView
@@ -142,10 +143,18 @@ class Running:
 def envoy(snapshot: Snapshot, folder: Path, identity: tuple[str, str]) -> Iterator[Running]:
     """Start Envoy with a snapshot and wait until it serves."""
     snapshot.check()
-    folder.mkdir(parents=True, exist_ok=True)
     admin = free_port()
+    config = bootstrap(snapshot, admin_port=admin, identity=identity, validate_clusters=False)
+    with running_envoy(config, folder, admin) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def running_envoy(bootstrapped: bootstrap_pb2.Bootstrap, folder: Path, admin: int) -> Iterator[Running]:
+    """Start Envoy with a bootstrap and wait until it serves."""
+    folder.mkdir(parents=True, exist_ok=True)
     config, log = folder / "envoy.json", folder / "envoy.log"
-    config.write_text(to_json(bootstrap(snapshot, admin_port=admin, identity=identity, validate_clusters=False)))
+    config.write_text(to_json(bootstrapped))
     command = [str(envoy_path()), "-c", str(config), "--disable-hot-restart", "--concurrency", "1", "-l", "warning"]
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output)

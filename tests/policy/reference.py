@@ -188,7 +188,10 @@ def _address(block: str, address: str) -> bool:
         return False
     if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
         parsed = parsed.ipv4_mapped
-    return parsed in ipaddress.ip_network(block, strict=False)
+    network = ipaddress.ip_network(block, strict=False)
+    if isinstance(network, ipaddress.IPv6Network) and network.network_address.ipv4_mapped and network.prefixlen >= 96:
+        network = ipaddress.ip_network(f"{network.network_address.ipv4_mapped}/{network.prefixlen - 96}")
+    return parsed in network
 
 
 def _claim(path: Sequence[str], pattern: str, r: CheckInput) -> bool:
