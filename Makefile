@@ -10,7 +10,7 @@ ifeq ($(wildcard lateen/envoyapi/__init__.py),)
 $(shell rm -f $(VENV)/.installed $(VENV)/.installed-dev)
 endif
 
-.PHONY: up install dev lint test test-deps bench clean
+.PHONY: up install dev lint test fuzz test-deps bench clean
 
 up: install
 	@exec $(BIN)/lateen up envoy-configs/payments --stop-with-parent
@@ -39,6 +39,11 @@ lint: dev
 
 test: lint test-deps
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+# The fuzz tests of the suite with FACTOR times their budget.
+FACTOR ?= 50
+fuzz: dev
+	LATEEN_FUZZ_FACTOR=$(FACTOR) $(BIN)/python -m pytest -m fuzz -n 2 --dist loadgroup --timeout 0
 
 # Tests in network namespaces want ip and iptables; without them (or without root) they are skipped.
 test-deps:

@@ -17,6 +17,7 @@ from lateen.envoyapi.envoy.config.core.v3 import base_pb2
 from lateen.jwks.fetch import http_client
 from tests.extauthz.service import PROXY, TARGET, Service, http, workload
 from tests.extauthz.tokens import JWKS, KEY, OTHER_KEY, token
+from tests.fuzzing import examples
 from tests.jwks.keyserver import KeyServer, jwk, key_server
 
 ANY: dict[str, Any] = {"rules": [{}]}
@@ -156,7 +157,8 @@ async def test_what_makes_no_sense_does_not_pass_an_open_door(service: Service, 
     assert await service.status(dict(mutilated())[name]) == 403
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.fuzz
+@settings(max_examples=examples(200), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=200), st.integers(0, 200), st.integers(0, 255))
 async def test_no_bytes_crash_the_service_or_pass_a_closed_door(
     service: Service, noise: bytes, at: int, byte: int

@@ -33,7 +33,9 @@ async def service() -> AsyncIterator[Service]:
 
 def values(metrics: Metrics) -> dict[tuple[str, ...], float]:
     families = text_string_to_metric_families(metrics.render().decode())
-    return {(s.name, *(s.labels[name] for name in sorted(s.labels))): s.value for family in families for s in family.samples}
+    return {
+        (s.name, *(s.labels[name] for name in sorted(s.labels))): s.value for family in families for s in family.samples
+    }
 
 
 @pytest.mark.parametrize(

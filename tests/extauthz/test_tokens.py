@@ -18,6 +18,7 @@ from lateen.mesh.requestauthentication import RequestAuthenticationSpec
 from lateen.policy.compile import PolicyOrigin
 from lateen.policy.tokens import TokenRule, compile_token_rules
 from tests.extauthz.tokens import ISSUER, JWKS, KEY, OTHER_KEY, b64, payload, token
+from tests.fuzzing import examples
 from tests.jwks.keyserver import PrivateKey, jwk
 
 NOW = 2_000_000_000.0
@@ -228,14 +229,16 @@ def test_the_cache_is_bounded_in_number_and_bytes() -> None:
     assert len(small) == 10
 
 
-@settings(max_examples=300, deadline=None)
+@pytest.mark.fuzz
+@settings(max_examples=examples(300), deadline=None)
 @given(st.text(max_size=300) | st.binary(max_size=300).map(lambda b: f"{b64(b)}.{b64(b)}.{b64(b)}"))
 def test_noise_is_refused_and_never_crashes(text: str) -> None:
     with pytest.raises(TokenRefused):
         verify(text)
 
 
-@settings(max_examples=150, deadline=None)
+@pytest.mark.fuzz
+@settings(max_examples=examples(150), deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 255))
 def test_a_token_with_any_bit_changed_is_refused(seed: int, flip: int) -> None:
     text = good()
