@@ -237,7 +237,7 @@ class Connection:
     def _greet(self) -> None:
         limits = self._limits
         ours = {
-            Setting.HEADER_TABLE_SIZE: 0,
+            Setting.HEADER_TABLE_SIZE: limits.header_table_bytes,
             Setting.MAX_CONCURRENT_STREAMS: limits.concurrent_streams,
             Setting.INITIAL_WINDOW_SIZE: limits.stream_window,
             Setting.MAX_HEADER_LIST_SIZE: limits.header_list_bytes,
@@ -359,10 +359,10 @@ class Connection:
             self._next = due
         if flags & frames.END_STREAM:
             stream.ended = True
-        if head.refusal is not None:
-            self._refuse(stream, head.refusal, events)
-        elif stream.ended:
+        if stream.ended:
             self._complete(stream, b"", events)
+        elif head.refusal is not None and head.refusal.http_status is None:
+            self._refuse(stream, head.refusal, events)
 
     def _on_trailers(self, flags: int, stream_id: int, block: bytes, events: list[Event]) -> None:
         good = self._decoder.are_trailers(block) and flags & frames.END_STREAM
@@ -410,11 +410,15 @@ class Connection:
     def _gather(self, stream: Stream, payload: bytes, events: list[Event]) -> None:
         """A part of a message that is not the last."""
         limits = self._limits
-        if not stream.body:
-            stream.body = bytearray()
-        stream.body += payload
-        self._held += len(payload)
-        wrong = NO_ROOM if self._held > limits.input_bytes else problem(stream.body, limits.request_bytes)
+        wrong: Refusal | None = None
+        if stream.head.refusal is not None:
+            stream.passed_over += len(payload)
+        else:
+            if not stream.body:
+                stream.body = bytearray()
+            stream.body += payload
+            self._held += len(payload)
+            wrong = NO_ROOM if self._held > limits.input_bytes else problem(stream.body, limits.request_bytes)
         if wrong is not None:
             self._refuse(stream, wrong, events)
         elif stream.credit < limits.stream_window >> 1:
@@ -516,8 +520,11 @@ class Connection:
             self._life.acknowledged = True
             self._decoder.acknowledged()
             return
+        parameters = frames.parse_settings(payload)
+        self._out.append(frames.SETTINGS_ACK)  # before what the new windows let go
+        self._life.configured = True
         sending = self._sending
-        for key, value in frames.parse_settings(payload):
+        for key, value in parameters:
             if key == Setting.INITIAL_WINDOW_SIZE:
                 delta = value - sending.initial_window
                 sending.initial_window = value
@@ -528,8 +535,6 @@ class Connection:
                     self._advance(stream)
             elif key == Setting.MAX_FRAME_SIZE:
                 sending.frame_size = value
-        self._life.configured = True
-        self._out.append(frames.SETTINGS_ACK)
 
     # Ends.
 

@@ -266,12 +266,13 @@ class HeaderDecoder:
     def __init__(self, cache: HeaderCache, limits: Limits) -> None:
         """A connection begins with a table of 4096 bytes, whatever we say."""
         self._cache = cache
+        self._table_bytes = limits.header_table_bytes
         self._decoder: Decoder | None = Decoder(max_header_list_size=limits.header_list_bytes)
 
     def acknowledged(self) -> None:
-        """The client knows our SETTINGS: its next block must give the table up (RFC 9113, section 4.3.1)."""
+        """The client knows our SETTINGS: its next block must shrink a table that is too large (RFC 9113, section 4.3.1)."""
         if self._decoder is not None:
-            self._decoder.max_allowed_table_size = 0
+            self._decoder.max_allowed_table_size = self._table_bytes
 
     def head(self, block: bytes) -> Head:
         """The head of a request."""

@@ -51,7 +51,7 @@ class Lifetime:
             raise Http2Error(ErrorCode.ENHANCE_YOUR_CALM, "a frame or header block took too long")
         if now >= self.stalled_since + limits.send_timeout:
             raise Http2Error(ErrorCode.ENHANCE_YOUR_CALM, "nothing is read")
-        if self.heard > self.pinged:
+        if self.heard >= self.pinged:
             self.pinged = NEVER
         if now >= self.pinged + limits.keepalive_timeout:
             raise Http2Error(ErrorCode.NO_ERROR, "no answer to ping")

@@ -27,6 +27,7 @@ class Limits:
     header_list_bytes: int = 32 * 1024  # decoded, with 32 bytes for each field (RFC 9113, section 6.5.2)
     header_count: int = 128
     continuation_frames: int = 8  # of one header block
+    header_table_bytes: int = 0  # of the client's dynamic table; with none, a block that was seen before costs nothing
 
     # Rates.
     control_frames: int = 1000  # PING, SETTINGS, PRIORITY, WINDOW_UPDATE, empty DATA and unknown frames in a second

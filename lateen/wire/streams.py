@@ -25,6 +25,7 @@ class Stream:
 
     deadline = NEVER  # of the call
     body: bytes | bytearray = b""  # DATA before the last frame
+    passed_over = 0  # bytes of a body that is no call
     ended = False  # the client has sent its last byte
     called = False  # the call was handed over
     answered = False  # the answer was given, though it may wait for a window
@@ -48,6 +49,9 @@ class Stream:
             body = self.body
         size = len(body) - _PREFIX
         length = self.head.content_length
+        if self.head.refusal is not None:
+            matches = length is None or length == len(body) + self.passed_over
+            return self.head.refusal if matches else MALFORMED
         if length is not None and length != len(body):
             return MALFORMED
         if size >= 0 and body[0] == 0 and int.from_bytes(body[1:5], "big") == size and size <= most:
