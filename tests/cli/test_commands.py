@@ -1,9 +1,11 @@
 """Commands as a shell sees them: exit code, stdout for data, stderr for talk."""
 
 import json
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,9 +50,10 @@ Run = Callable[..., Result]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
     """`lateen ARGUMENTS` in this process, on a host where no mesh runs."""
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    elsewhere = tempfile.mkdtemp(prefix="cli")  # short: a long TMPDIR is passed over, for the sake of unix sockets
+    monkeypatch.setenv("TMPDIR", elsewhere)
     monkeypatch.delenv("LATEEN_CONTROL_PLANE", raising=False)
 
     def call(*arguments: str) -> Result:
@@ -61,7 +64,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
         code = end.value.code
         return Result(code if isinstance(code, int) else 0, captured.out, captured.err)
 
-    return call
+    yield call
+    shutil.rmtree(elsewhere)
 
 
 @pytest.fixture
