@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+from lateen.jwks.overrides import parse_override
 from lateen.wire.transport import TRANSPORT_HELP, Transport
 from lateen.wire.workers import WORKERS_HELP, parse_workers
 
@@ -82,7 +83,7 @@ def parse_settings(arguments: Sequence[str], environ: Mapping[str, str] = os.env
     given = values.pop("jwks_override")
     texts = given if given is not None else environ.get("LATEEN_EXTAUTHZ_JWKS_OVERRIDE", "").split()
     try:
-        overrides = tuple(_override(text) for text in texts)
+        overrides = tuple(parse_override(text) for text in texts)
         values["decision_log_rate"] = _share(values["decision_log_rate"])
         values["workers"] = parse_workers(values["workers"])
     except ValueError as error:
@@ -100,12 +101,3 @@ def _share(text: str) -> float:
     if not 0 <= share <= 1:
         raise ValueError(f'the decision log\'s rate "{text}" must be between 0 and 1')
     return share
-
-
-def _override(text: str) -> tuple[str, str]:
-    """Split at the "=" in front of the second URL: the first may hold one in its query."""
-    for scheme in ("http://", "https://"):
-        first, separator, rest = text.partition(f"={scheme}")
-        if separator and first.startswith(("http://", "https://")):
-            return first, scheme + rest
-    raise ValueError(f'jwks override "{text}" must be URL=URL')

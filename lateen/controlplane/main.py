@@ -16,6 +16,7 @@ from lateen.controlplane.configuration import Configuration
 from lateen.controlplane.events import Events
 from lateen.controlplane.files import FileSource, watch
 from lateen.controlplane.inventory import Inventory
+from lateen.controlplane.keys import Keys
 from lateen.controlplane.metrics import Metrics
 from lateen.controlplane.push import Debounce, Pusher
 from lateen.controlplane.report import Reporter
@@ -37,7 +38,7 @@ def main() -> int:
         return 0
     configure_logs(settings.log_level, settings.log_format)
     try:
-        asyncio.run(serve(settings, SystemClock(), MeshTranslator()))
+        asyncio.run(serve(settings, SystemClock()))
     except KeyboardInterrupt:
         return 0
     except (OSError, RuntimeError) as error:
@@ -49,8 +50,11 @@ def main() -> int:
 class ControlPlane:
     """The parts of one control plane, joined; `serve` gives them sockets."""
 
-    def __init__(self, settings: Settings, clock: Clock, translator: Translator) -> None:
+    def __init__(self, settings: Settings, clock: Clock, translator: Translator | None = None) -> None:
         """Join them; nothing runs yet."""
+        self.keys = Keys(
+            dict(settings.jwks_override), settings.jwks_ca_file, clock, lambda: self.pusher.changed("keys")
+        )
         self.clock = clock
         self.failure: BaseException | None = None
         self.metrics = Metrics(lateen.__version__)
@@ -58,13 +62,14 @@ class ControlPlane:
         self.files = FileSource(settings.config_dir, settings.mesh_config)
         inventory = Inventory()
         self.pusher = Pusher(
-            translator,
+            translator or MeshTranslator(self.keys.of),
             inventory.located,
             lambda: self.configuration.mesh,
             clock=clock,
             metrics=self.metrics,
             events=self.events,
             debounce=Debounce(settings.debounce_quiet, settings.debounce_longest),
+            viewed=self.keys.follow,
         )
         self.configuration = Configuration(
             inventory,
@@ -98,12 +103,12 @@ class ControlPlane:
             self.configuration.take_files(change)
 
 
-async def serve(settings: Settings, clock: Clock, translator: Translator) -> None:
+async def serve(settings: Settings, clock: Clock) -> None:
     """Run until SIGTERM or SIGINT, then drain."""
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    async with running(settings, clock, translator) as plane:
+    async with running(settings, clock) as plane:
         await stopped.wait()
         if plane.failure is not None:
             raise RuntimeError(f"a part of it has failed: {plane.failure}") from plane.failure
@@ -111,10 +116,10 @@ async def serve(settings: Settings, clock: Clock, translator: Translator) -> Non
 
 
 @contextlib.asynccontextmanager
-async def running(settings: Settings, clock: Clock, translator: Translator) -> AsyncIterator[ControlPlane]:
+async def running(settings: Settings, clock: Clock) -> AsyncIterator[ControlPlane]:
     """A control plane that serves its API inside the `async with` block, and ADS as soon as the agent has certified it."""
     log = structlog.get_logger()
-    plane = ControlPlane(settings, clock, translator)
+    plane = ControlPlane(settings, clock)
     monitoring = tcp_socket(*settings.http_listen)
     listener = private_socket(settings.api_socket)
     serving = asyncio.Event()
@@ -158,6 +163,7 @@ async def running(settings: Settings, clock: Clock, translator: Translator) -> A
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await plane.pusher.close()
+        await plane.keys.close()
         await identity.close()
         listener.close()
         monitoring.close()

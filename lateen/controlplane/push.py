@@ -69,8 +69,10 @@ class Pusher:
         metrics: Metrics,
         events: Events,
         debounce: Debounce | None = None,
+        viewed: Callable[[MeshView], None] = lambda _: None,
     ) -> None:
-        """Prepare; `resources` and `mesh` give the newest state whenever a view is built."""
+        """Prepare; `resources` and `mesh` give the newest state whenever a view is built, and `viewed` is told of it."""
+        self._viewed = viewed
         self._translator = translator
         self._resources = resources
         self._mesh = mesh
@@ -123,6 +125,7 @@ class Pusher:
         if view is None:
             return
         self.view = view
+        self._viewed(view)
         self._metrics.debounce_time.observe(self._clock.monotonic() - since)
         self._metrics.services.set(len(view.services))
         self._metrics.virtual_services.set(len(view.get("VirtualService")))

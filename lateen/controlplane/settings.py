@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from lateen.jwks.overrides import parse_override
+
 _LOG_LEVELS = ("debug", "info", "warning", "error")
 _LOG_FORMATS = ("json", "console")
 
@@ -25,6 +27,8 @@ class Settings:
     debounce_quiet: float
     debounce_longest: float
     max_streams: int
+    jwks_override: tuple[tuple[str, str], ...]
+    jwks_ca_file: str
     log_level: str
     log_format: str
     print_config: bool
@@ -71,6 +75,13 @@ def parse_settings(arguments: Sequence[str], environ: Mapping[str, str] = os.env
     option("max-streams", "5000", "ADS streams at a time")
     option("log-level", "info", "debug, info, warning, error")
     option("log-format", "json", "json or console")
+    option("jwks-ca-file", "", "PEM file of further authorities to trust when fetching keys")
+    parser.add_argument(
+        "--jwks-override",
+        action="append",
+        metavar="URL=URL",
+        help="fetch keys of the first URL from the second; may be repeated ($LATEEN_CONTROLPLANE_JWKS_OVERRIDE, separated by spaces)",
+    )
     parser.add_argument("--print-config", action="store_true", help="print the settings as JSON and exit")
     given = parser.parse_args(list(arguments))
     if given.log_level not in _LOG_LEVELS:
@@ -80,6 +91,8 @@ def parse_settings(arguments: Sequence[str], environ: Mapping[str, str] = os.env
     try:
         for address in (given.ads_address, given.http_address):
             split_address(address)
+        texts = given.jwks_override or environ.get("LATEEN_CONTROLPLANE_JWKS_OVERRIDE", "").split()
+        overrides = tuple(parse_override(text) for text in texts)
         quiet, longest, streams = float(given.debounce_quiet), float(given.debounce_longest), int(given.max_streams)
     except ValueError as error:
         parser.error(str(error))
@@ -97,6 +110,8 @@ def parse_settings(arguments: Sequence[str], environ: Mapping[str, str] = os.env
         debounce_quiet=quiet,
         debounce_longest=longest,
         max_streams=streams,
+        jwks_override=overrides,
+        jwks_ca_file=given.jwks_ca_file,
         log_level=given.log_level,
         log_format=given.log_format,
         print_config=given.print_config,

@@ -3,8 +3,11 @@
 from collections.abc import Iterable
 from typing import Protocol
 
+from lateen.controlplane.authorization import no_keys
 from lateen.controlplane.blobs import Blob
 from lateen.controlplane.bound_policies import workload_limits, workload_policies
+from lateen.controlplane.native_findings import native_findings
+from lateen.controlplane.native_jwt import KeysOf
 from lateen.controlplane.proxy import Proxy, ProxyType
 from lateen.controlplane.snapshot import Memo, Snapshot, snapshot_for
 from lateen.mesh.analysis import analyze
@@ -33,9 +36,9 @@ class Translator(Protocol):
 class MeshTranslator:
     """The real one. Policies and limits are bound once a view and shared by the services' streams."""
 
-    def __init__(self) -> None:
-        """Begin with an empty memory."""
-        self._memo = Memo()
+    def __init__(self, keys: KeysOf = no_keys) -> None:
+        """Begin with an empty memory; `keys` are those that proxies verify tokens with."""
+        self._memo = Memo(keys=keys)
         self._services: tuple[MeshView, Snapshot] | None = None
 
     def view(self, resources: Iterable[Located], mesh: MeshConfig) -> MeshView:
@@ -53,4 +56,4 @@ class MeshTranslator:
 
     def analyze(self, view: MeshView) -> tuple[Diagnostic, ...]:
         """See `Translator`."""
-        return analyze(view)
+        return (*analyze(view), *native_findings(view))

@@ -6,7 +6,7 @@ first fetch, and one refetch when a token names a key that is not held. A refres
 
 import asyncio
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -87,12 +87,14 @@ class KeyKeeper:
         overrides: Mapping[str, str] | None = None,
         timing: Timing = _DEFAULT_TIMING,
         clock: Clock | None = None,
+        on_change: Callable[[], None] = lambda: None,
     ) -> None:
-        """`overrides` maps the URLs that policies name to the ones to ask instead (a local issuer, a mirror)."""
+        """`overrides` maps the URLs that policies name to the ones to ask instead; `on_change` is told when keys were taken over."""
         self._client = client
         self._overrides = dict(overrides or {})
         self._timing = timing
         self._clock = clock or SystemClock()
+        self._on_change = on_change
         self._entries: dict[KeyUri, _Entry] = {}
         self._log = structlog.get_logger()
 
@@ -190,6 +192,7 @@ class KeyKeeper:
         if entry.keys is None or not _same(entry.keys, keys):
             entry.keys = keys
             self._log.info("keys taken over", uri=str(entry.uri), keys=len(keys.keys), skipped=keys.skipped)
+            self._on_change()
 
     async def _fetch(self, entry: _Entry) -> bytes:
         timeout = entry.timeout or self._timing.timeout

@@ -89,7 +89,7 @@ def service_processes(site: Site, redis_url: str) -> list[ProcessSpec]:
     control_plane = [
         *("--config-dir", str(site.directory), "--api-socket", str(site.run.api_socket), *common),
         *("--http-address", f"{host(placement.CONTROL_PLANE)}:15014"),
-        *("--sds-socket", str(site.sds_socket(placement.CONTROL_PLANE))),
+        *("--sds-socket", str(site.sds_socket(placement.CONTROL_PLANE)), *overrides),
     ]
     if site.mesh_config is not None:
         control_plane += ["--mesh-config", str(site.mesh_config)]

@@ -1,0 +1,57 @@
+"""The keys that Envoy verifies tokens with, where it does so itself: fetched in the background, and pushed when they change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from lateen.clock import Clock
+from lateen.jwks.fetch import http_client
+from lateen.jwks.keeper import KeyKeeper, KeyUri
+from lateen.jwks.keys import KeySet
+from lateen.mesh.authorizationpolicy import Action
+from lateen.mesh.engine import engine_of
+from lateen.mesh.meshconfig import EnforcementEngine
+from lateen.mesh.requestauthentication import RequestAuthentication
+from lateen.mesh.view import MeshView
+from lateen.policy.compile import PolicyOrigin
+from lateen.policy.tokens import KeySource, TokenRule, compile_token_rules
+
+
+class Keys:
+    """Follows the key sources of a mesh. `of` may be called from any thread; everything else belongs to the event loop."""
+
+    def __init__(self, overrides: Mapping[str, str], ca_file: str, clock: Clock, changed: Callable[[], None]) -> None:
+        """`changed` is told when other keys are held than before; stale keys stay while a refresh fails."""
+        self._client = http_client(ca_file)
+        self._keeper = KeyKeeper(self._client, overrides=overrides, clock=clock, on_change=changed)
+
+    def of(self, source: KeySource) -> KeySet | None:
+        """The keys held now; None when none were ever fetched."""
+        return self._keeper.keys(KeyUri(source.url, source.issuer))
+
+    def follow(self, view: MeshView) -> None:
+        """Fetch what the proxies of this view need, and nothing else."""
+        self._keeper.want(
+            (KeyUri(rule.keys.url, rule.keys.issuer), rule.fetch_timeout) for rule in token_rules_of_proxies(view)
+        )
+
+    async def close(self) -> None:
+        """End all fetching."""
+        await self._keeper.close()
+        await self._client.aclose()
+
+
+def token_rules_of_proxies(view: MeshView) -> Iterator[TokenRule]:
+    """The rules whose keys are fetched for proxies: those of native workloads, and where CUSTOM policies may look at claims."""
+    if not view.get("RequestAuthentication"):
+        return
+    wanted: dict[str, RequestAuthentication] = {}
+    for workload in {w.key: w for w in view.workloads}.values():
+        native = engine_of(view, workload) is EnforcementEngine.NATIVE
+        if native or any(p.spec.action is Action.CUSTOM for p in view.authorization_policies(workload)):
+            wanted.update((str(a.key), a) for a in view.request_authentications(workload))
+    for authentication in wanted.values():
+        rules = compile_token_rules(
+            [(PolicyOrigin(authentication.namespace, authentication.name), authentication.spec)]
+        )
+        yield from (rule for rule in rules.rules if rule.keys.url or rule.keys.issuer)

@@ -1,0 +1,86 @@
+"""What `analyze` says of enforcement: policies that Envoy cannot express, authorizers that cannot be asked, unknown engines. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lateen.controlplane.authorization import native_problem
+from lateen.controlplane.custom_authz import provider_problem
+from lateen.mesh.analyzers.expected import with_expected_workloads
+from lateen.mesh.authorizationpolicy import Action, AuthorizationPolicy
+from lateen.mesh.diagnostics import Diagnostic, Severity
+from lateen.mesh.engine import ENFORCEMENT_LABEL, engine_of, labelled
+from lateen.mesh.kubernetes import Deployment
+from lateen.mesh.meshconfig import EnforcementEngine
+from lateen.mesh.metadata import Resource
+from lateen.mesh.requestauthentication import RequestAuthentication
+from lateen.mesh.view import MeshView
+from lateen.mesh.yaml_source import Path
+
+
+def native_findings(view: MeshView) -> tuple[Diagnostic, ...]:
+    """All of them, in the order of the resources. Replicas that are not registered yet count."""
+    view = with_expected_workloads(view)
+    return (*_unknown_engines(view), *_unknown_providers(view), *_inexpressible(view))
+
+
+def _unknown_engines(view: MeshView) -> Iterator[Diagnostic]:
+    for kind in ("Namespace", "WorkloadEntry", "Deployment"):
+        for resource in view.get(kind):
+            at: Path = ("metadata", "labels")
+            labels = resource.metadata.labels
+            if isinstance(resource, Deployment):
+                at, labels = ("spec", "template", *at), resource.spec.template.metadata.labels
+            value = labels.get(ENFORCEMENT_LABEL, "")
+            if value and labelled(labels) is None:
+                engines = " or ".join(engine.value for engine in EnforcementEngine)
+                message, hint = f"there is no enforcement engine {value}", f"{ENFORCEMENT_LABEL} is {engines}"
+                yield _finding(view, resource, "LTN0304", message, hint, (*at, ENFORCEMENT_LABEL))
+
+
+def _unknown_providers(view: MeshView) -> Iterator[Diagnostic]:
+    for policy in view.get("AuthorizationPolicy"):
+        if not isinstance(policy, AuthorizationPolicy) or policy.spec.action is not Action.CUSTOM:
+            continue
+        name = (policy.spec.provider.name or "") if policy.spec.provider is not None else ""
+        problem = provider_problem(view, name)
+        if problem:
+            hint = "what its rules match is denied; name one of extensionProviders with envoyExtAuthzGrpc or envoyExtAuthzHttp"
+            yield _finding(view, policy, "LTN0303", problem, hint, ("spec", "provider"))
+
+
+def _inexpressible(view: MeshView) -> Iterator[Diagnostic]:
+    seen: set[str] = set()
+    for workload in {w.key: w for w in view.workloads}.values():
+        if engine_of(view, workload) is not EnforcementEngine.NATIVE:
+            continue
+        policies: list[AuthorizationPolicy | RequestAuthentication] = [
+            *view.authorization_policies(workload),
+            *view.request_authentications(workload),
+        ]
+        for policy in policies:
+            if str(policy.key) in seen:
+                continue
+            seen.add(str(policy.key))
+            problem = native_problem(view, policy)
+            if problem:
+                message = f"{problem}; everything to {workload.key} and whatever else it selects is denied"
+                hint = f"change it, or let the authorization service enforce it: {ENFORCEMENT_LABEL}: extAuthz"
+                yield _finding(view, policy, "LTN0302", message, hint, ("spec",))
+
+
+def _finding(view: MeshView, resource: Resource, code: str, message: str, hint: str, path: Path) -> Diagnostic:  # noqa: PLR0917 a row of a table
+    source = view.source(resource.key)
+    position = source.position(path) if source is not None else None
+    return Diagnostic(
+        code,
+        Severity.ERROR,
+        message,
+        resource=str(resource.key),
+        path=".".join(map(str, path)),
+        file=source.file if source is not None else "",
+        line=position.line if position is not None else 0,
+        column=position.column if position is not None else 0,
+        hint=hint,
+        source_line=source.line_text(position.line) if source is not None and position is not None else "",
+    )
