@@ -216,7 +216,7 @@ def test_not_in_sync_in_time_is_exit_5_and_says_who(small: Path, tmp_path: Path)
     (small / "lateen.yaml").write_text(
         LOCAL.replace("command: [python3, -m, lateen.local.demo_app]", "command: [sleep, '600']")
     )
-    done = _up(small, tmp_path, "--exec", "true", "--timeout", "9")
+    done = _up(small, tmp_path, "--exec", "true", "--timeout", "20")
     assert done.returncode == 5
     assert "shop/web-0: web does not listen on port 8080" in done.stderr
 
