@@ -1,0 +1,215 @@
+"""Request and Response."""
+
+import json
+from collections.abc import Iterable, Mapping
+
+from filters.sdk import host
+from filters.sdk.headers import Headers, LiveHeaders, OwnHeaders
+from filters.sdk.properties import Properties
+from filters.sdk.urls import parse_cookies, parse_query
+from filters.sdk.waiting import BodyWait
+
+DEFAULT_BODY_LIMIT = 1024 * 1024
+"""Envoy's own default for a connection's buffer."""
+
+
+LOWEST_STATUS, HIGHEST_STATUS = 200, 599
+
+
+class BodyTooLargeError(Exception):
+    """A body is larger than the limit it was asked for with."""
+
+
+class _Live:
+    """A message that passes through Envoy."""
+
+    __slots__ = ("_body", "_direction", "_ended", "headers")
+
+    def __init__(self, direction: int, headers: int) -> None:
+        self.headers: Headers = LiveHeaders(headers)
+        self._direction = direction
+        self._body: bytes | None = None
+        self._ended = False
+
+    async def body(self, limit: int | None = None) -> bytes:
+        """The whole body; the message waits in Envoy until it is there. More than `limit` bytes raises BodyTooLargeError."""
+        if self._body is None:
+            if self._ended:
+                self._body = b""
+            else:
+                self._body = await BodyWait(self._direction, DEFAULT_BODY_LIMIT if limit is None else limit)
+        if limit is not None and len(self._body) > limit:
+            raise BodyTooLargeError(f"the body is larger than {limit} bytes")
+        return self._body
+
+    async def text(self, limit: int | None = None) -> str:
+        """The body, decoded as UTF-8."""
+        return (await self.body(limit)).decode()
+
+    async def json(self, limit: int | None = None) -> object:
+        """The body, parsed as JSON."""
+        return json.loads(await self.body(limit))
+
+    def set_body(self, body: bytes | str) -> None:
+        """Replace a body that was awaited; content-length follows."""
+        if isinstance(body, str):
+            body = body.encode()
+        elif not isinstance(body, bytes):
+            raise TypeError(f"a body must be bytes or str, not {type(body).__name__}")
+        if self._body is None or self._ended:
+            raise RuntimeError("await body() first: only a body that was waited for can be replaced")
+        host.set_buffer(self._direction, 0, 0xFFFFFFFF, body)
+        self.headers["content-length"] = str(len(body))
+        self._body = body
+
+
+class Request(_Live):
+    """A request on its way to the upstream."""
+
+    __slots__ = ("properties",)
+
+    def __init__(self) -> None:
+        super().__init__(host.REQUEST, host.REQUEST_HEADERS)
+        self.properties = Properties()
+
+    @property
+    def method(self) -> str:
+        return str(self.headers.get(":method", ""))
+
+    @property
+    def target(self) -> str:
+        """Path and query as sent (":path"); may be set."""
+        return str(self.headers.get(":path", ""))
+
+    @target.setter
+    def target(self, value: str) -> None:
+        self.headers[":path"] = value
+
+    @property
+    def path(self) -> str:
+        """The path without the query; setting it keeps the query."""
+        return self.target.partition("?")[0]
+
+    @path.setter
+    def path(self, value: str) -> None:
+        _, question, query = self.target.partition("?")
+        self.target = value + question + query
+
+    @property
+    def query(self) -> dict[str, str]:
+        """Parameters of the query, decoded; of a name that occurs twice the first."""
+        return parse_query(self.target.partition("?")[2])
+
+    @property
+    def cookies(self) -> dict[str, str]:
+        return parse_cookies(str(self.headers.get("cookie", "")))
+
+    @property
+    def authority(self) -> str:
+        """The host (":authority"); may be set."""
+        return str(self.headers.get(":authority", ""))
+
+    @authority.setter
+    def authority(self, value: str) -> None:
+        self.headers[":authority"] = value
+
+    @property
+    def scheme(self) -> str:
+        return str(self.headers.get(":scheme", ""))
+
+
+class Response:
+    """An answer: one to send from here (`return Response(403, "no")`), one of an HTTP call, or the upstream's."""
+
+    __slots__ = ("_content", "_status", "headers")
+
+    def __init__(
+        self,
+        status: int = 200,
+        body: bytes | str = b"",
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+    ) -> None:
+        self.headers: Headers = OwnHeaders(headers)
+        self.status = status
+        self.set_body(body)
+
+    @property
+    def status(self) -> int:
+        return self._status
+
+    @status.setter
+    def status(self, value: int) -> None:
+        self._status = check_status(value)
+
+    @property
+    def content(self) -> bytes:
+        """The body, if it is already here."""
+        return self._content
+
+    async def body(self, limit: int | None = None) -> bytes:
+        """The whole body."""
+        if limit is not None and len(self._content) > limit:
+            raise BodyTooLargeError(f"the body is larger than {limit} bytes")
+        return self._content
+
+    async def text(self, limit: int | None = None) -> str:
+        """The body, decoded as UTF-8."""
+        return (await self.body(limit)).decode()
+
+    async def json(self, limit: int | None = None) -> object:
+        """The body, parsed as JSON."""
+        return json.loads(await self.body(limit))
+
+    def set_body(self, body: bytes | str) -> None:
+        """Replace the body."""
+        if isinstance(body, str):
+            body = body.encode()
+        elif not isinstance(body, bytes):
+            raise TypeError(f"a body must be bytes or str, not {type(body).__name__}")
+        self._content = body
+
+    @classmethod
+    def of_json(cls, value: object, status: int = 200) -> "Response":
+        """A response whose body is `value` as JSON."""
+        return cls(status, json.dumps(value), {"content-type": "application/json"})
+
+
+class _LiveBody(_Live):
+    __slots__ = ()
+
+
+class LiveResponse(Response):
+    """The upstream's response (or another filter's) on its way to the client."""
+
+    __slots__ = ("live",)
+
+    def __init__(self) -> None:
+        self.live = _LiveBody(host.RESPONSE, host.RESPONSE_HEADERS)
+        self.headers = self.live.headers
+
+    @property
+    def status(self) -> int:
+        return int(self.headers.get(":status", 0))
+
+    @status.setter
+    def status(self, value: int) -> None:
+        self.headers[":status"] = str(check_status(value))
+
+    @property
+    def content(self) -> bytes:
+        raise RuntimeError("the body is on its way: use `await response.body()`")
+
+    async def body(self, limit: int | None = None) -> bytes:
+        return await self.live.body(limit)
+
+    def set_body(self, body: bytes | str) -> None:
+        self.live.set_body(body)
+
+
+def check_status(value: int) -> int:
+    """An HTTP status; TypeError or ValueError if it is none."""
+    if type(value) is not int:
+        raise TypeError(f"a status must be int, not {type(value).__name__}")
+    if not LOWEST_STATUS <= value <= HIGHEST_STATUS:
+        raise ValueError(f"not a status a response can have: {value}")
+    return value

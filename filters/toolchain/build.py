@@ -1,0 +1,221 @@
+"""Build a filter: stage its source with the SDK, let componentize-py snapshot CPython with both, link the result."""
+
+import ast
+import hashlib
+import importlib.metadata
+import importlib.util
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import filters.sdk
+from filters.toolchain.binary import MalformedModuleError
+from filters.toolchain.entry import WORLD, entry_source
+from filters.toolchain.imports import Finding, is_standard, read_imports
+from filters.toolchain.link import Linked, link
+from filters.toolchain.shim import Limits
+
+COMPONENTIZE_VERSION = "0.25.1"
+"""The one whose component this linker knows; see prune and graph."""
+ENTRY = "lateen_entry"
+TIMEOUT = 300.0
+SDK = "lateen_filter"
+
+
+class BuildError(Exception):
+    """The filter cannot be built; the message says why and, if it is the author's, where."""
+
+
+class Built(NamedTuple):
+    """A built module and the figures `lateen filter build` prints."""
+
+    linked: Linked
+    warnings: tuple[Finding, ...]
+    component_bytes: int
+    componentize_seconds: float
+    link_seconds: float
+    seed: int
+
+
+def build(source: Path, *, seed: int | None = None, limits: Limits | None = None) -> Built:
+    """Build the filter in `source`: a .py file, or a directory that is a package or holds one module."""
+    check_componentize()
+    name, files = find_sources(source)
+    try:
+        found = read_imports(files.items())
+    except SyntaxError as error:
+        raise BuildError(f"{error.filename}:{error.lineno}: {error.msg}") from None
+    seed = secrets.randbits(32) if seed is None else seed
+    with tempfile.TemporaryDirectory(prefix="lateen-filter-") as directory:
+        stage = Path(directory)
+        warnings = list(found.findings)
+        lazy = _stage(stage, files, found.modules)
+        warnings += _missing(found.modules, files)
+        started = time.monotonic()
+        component = _componentize(stage, name, lazy, seed, tuple(warnings))
+        middle = time.monotonic()
+    digest = hashlib.sha256()
+    for module in sorted(files):
+        digest.update(module.encode() + b"\0" + files[module].read_bytes() + b"\0")
+    extra = {"seed": seed, "source": digest.hexdigest(), "componentize": COMPONENTIZE_VERSION}
+    linked = link(component, limits, extra)
+    return Built(linked, tuple(warnings), len(component), middle - started, time.monotonic() - middle, seed)
+
+
+def check_componentize() -> None:
+    """Refuse to start without the one version of componentize-py that is known to work."""
+    try:
+        version = importlib.metadata.version("componentize-py")
+    except importlib.metadata.PackageNotFoundError:
+        raise BuildError("componentize-py is not installed: pip install 'lateen[filters]'") from None
+    if version != COMPONENTIZE_VERSION:
+        raise BuildError(
+            f"componentize-py {version} is installed, {COMPONENTIZE_VERSION} is needed: pip install 'lateen[filters]'"
+        )
+
+
+def find_sources(source: Path) -> tuple[str, dict[str, Path]]:
+    """The module to import, and all files of the filter by module name."""
+    if source.is_file():
+        return source.stem, {source.stem: source}
+    if not source.is_dir():
+        raise BuildError(f"{source}: no such file or directory")
+    if (source / "__init__.py").is_file():
+        root, package = source.parent, source.name
+    else:
+        root = source / "src" if (source / "src").is_dir() else source
+        package = ""
+    files: dict[str, Path] = {}
+    for path in sorted((root / package).rglob("*.py")):
+        parts = path.relative_to(root).with_suffix("").parts
+        if (
+            parts[0] in ("tests", "build", "dist")
+            or parts[-1].startswith("test_")
+            or parts[-1] == "conftest"
+            or any(part.startswith(".") for part in parts)
+        ):
+            continue
+        files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    if package:
+        return package, files
+    top = [name for name in files if "." not in name]
+    starts = [name for name in top if _imports_sdk(files[name])] or top
+    if len(starts) != 1:
+        raise BuildError(
+            f"{source}: which of these is the filter? {', '.join(sorted(starts)) or 'there is no Python file'}"
+        )
+    return starts[0], files
+
+
+def _imports_sdk(path: Path) -> bool:
+    try:
+        return SDK in read_imports([("x", path)]).modules
+    except SyntaxError:
+        return True
+
+
+def _stage(stage: Path, files: dict[str, Path], imported: tuple[str, ...]) -> tuple[str, ...]:
+    """Copy the filter and the SDK; the modules its functions import."""
+    sdk = Path(str(filters.sdk.__file__)).parent
+    shutil.copytree(sdk, stage / "filters" / "sdk", ignore=shutil.ignore_patterns("__pycache__"))
+    (stage / "filters" / "__init__.py").write_text("")
+    library = sdk.parent / "library"
+    if library.is_dir():
+        shutil.copytree(library, stage / "filters" / "library", ignore=shutil.ignore_patterns("__pycache__"))
+    spec = importlib.util.find_spec(SDK)
+    if spec is None or spec.origin is None:
+        raise BuildError(f"{SDK} is not installed")
+    shutil.copytree(Path(spec.origin).parent, stage / SDK, ignore=shutil.ignore_patterns("__pycache__"))
+    for module, path in files.items():
+        target = stage / Path(*module.split("."))
+        target = target / "__init__.py" if path.name == "__init__.py" else target.with_suffix(".py")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    return tuple(module for module in imported if module not in files and not module.startswith(SDK))
+
+
+def _missing(imported: tuple[str, ...], files: dict[str, Path]) -> list[Finding]:
+    """Third-party modules: pure ones would have to be beside the filter, C extensions cannot work."""
+    findings = []
+    for module in imported:
+        top = module.partition(".")[0]
+        if is_standard(module) or top in (SDK, "filters") or top in {name.partition(".")[0] for name in files}:
+            continue
+        file, line, text = _place(module, files)
+        findings.append(
+            Finding(
+                file,
+                line,
+                module,
+                f"{top} is not part of the module: put its pure-Python source beside the filter",
+                text,
+            )
+        )
+    return findings
+
+
+def _place(module: str, files: dict[str, Path]) -> tuple[str, int, str]:
+    """Where a module is imported: file, line, text."""
+    for path in files.values():
+        text = path.read_text(encoding="utf-8")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            else:
+                continue
+            if module in names:
+                return str(path), node.lineno, text.splitlines()[node.lineno - 1]
+    return "", 0, f"import {module}"
+
+
+def _componentize(stage: Path, name: str, lazy: tuple[str, ...], seed: int, warnings: tuple[Finding, ...]) -> bytes:
+    world, output = stage.with_name(stage.name + "-wit"), stage / "component.wasm"
+    world.mkdir()
+    try:
+        (world / "filter.wit").write_text(WORLD)
+        (stage / f"{ENTRY}.py").write_text(entry_source(name, lazy))
+        command = [
+            sys.executable,
+            "-m",
+            "filters.toolchain.componentize",
+            str(seed),
+            "-q",
+            "-d",
+            str(world),
+            "-w",
+            "filter",
+        ]
+        command += ["componentize", "--stub-wasi", "-p", str(stage), ENTRY, "-o", str(output)]
+        result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT)
+    except subprocess.TimeoutExpired:
+        raise BuildError(
+            f"building took longer than {TIMEOUT:g} s: does the module loop when it is imported?"
+        ) from None
+    finally:
+        shutil.rmtree(world, ignore_errors=True)
+    if result.returncode != 0 or not output.is_file():
+        raise BuildError(_explain(result.stdout + result.stderr, warnings))
+    return output.read_bytes()
+
+
+def _explain(output: str, warnings: tuple[Finding, ...]) -> str:
+    """The guest's traceback, without the build's own frames."""
+    start = output.rfind("Traceback (most recent call last)")
+    text = output[start:] if start >= 0 else output
+    kept = [
+        line
+        for line in text.splitlines()
+        if line.strip() and "wasm-function" not in line and "stack backtrace" not in line
+    ]
+    lines = ["the filter cannot be imported", *kept[-30:]]
+    return "\n".join([*lines, *(f"\n{finding}" for finding in warnings)])
+
+
+__all__ = ["BuildError", "Built", "MalformedModuleError", "build", "find_sources"]

@@ -1,0 +1,198 @@
+"""What Envoy calls (Proxy-Wasm ABI 0.2.1): each callback becomes one vectorcall of a function of `filters.sdk.dispatch`."""
+
+from typing import NamedTuple
+
+from filters.toolchain.assembler import (
+    TRAP,
+    Code,
+    Function,
+    add,
+    and_,
+    assign,
+    assign_variable,
+    call,
+    const,
+    drop,
+    equal,
+    give,
+    if_,
+    is_zero,
+    join,
+    less,
+    load,
+    local,
+    mul,
+    store,
+    sub,
+    variable,
+    while_,
+)
+from filters.toolchain.shim import Arena, Shim, Variable
+
+DISPATCH = "filters.sdk.dispatch"
+HOST = "filters.sdk.host"
+VECTORCALL_ARGUMENTS_OFFSET = -(1 << 31)
+PARENTS = 4096
+"""Streams whose root context is remembered: between the creation of a stream and its first callback are only others' creations."""
+
+
+class Callback(NamedTuple):
+    """A callback of the ABI and the Python function behind it."""
+
+    export: str
+    parameters: int
+    returns: bool = False
+    needs_parent: bool = False
+    """The handler gets the root context of the stream as a last argument."""
+    streams_only: bool = False
+    """Nothing to do when the SDK holds no stream."""
+
+    @property
+    def handler(self) -> str:
+        return self.export.removeprefix("proxy_")
+
+
+CALLBACKS = (
+    Callback("proxy_on_configure", 2, returns=True),
+    Callback("proxy_on_request_headers", 3, returns=True, needs_parent=True),
+    Callback("proxy_on_request_body", 3, returns=True, streams_only=True),
+    Callback("proxy_on_request_trailers", 2, returns=True, streams_only=True),
+    Callback("proxy_on_response_headers", 3, returns=True, needs_parent=True),
+    Callback("proxy_on_response_body", 3, returns=True, streams_only=True),
+    Callback("proxy_on_response_trailers", 2, returns=True, streams_only=True),
+    Callback("proxy_on_http_call_response", 5),
+    Callback("proxy_on_tick", 1),
+    Callback("proxy_on_log", 1, needs_parent=True),
+    Callback("proxy_on_delete", 1, streams_only=True),
+)
+START = "on_start"
+
+
+def add_callbacks(shim: Shim, arena: Arena, definitions: int, count: int, dropped: frozenset[str]) -> None:
+    """Add all exports; `definitions` are the PyMethodDefs of the host module."""
+    shim.variables |= {"streams": Variable("i"), "host_error": Variable("i")}
+    kept = [callback for callback in CALLBACKS if callback.export not in dropped]
+    names = [START, *(callback.handler for callback in kept)]
+    handlers = arena.reserve(4 * len(names))
+    parents = arena.reserve(8 * PARENTS)
+
+    failed = Function("callback_failed", "i")
+    failed.emit(call("PyErr_WriteUnraisable", local(0)), TRAP)
+    shim.add(failed)
+    shim.add(_parent_of(parents))
+    shim.add(_create(parents), export=True)
+    for place, callback in enumerate(kept, 1):
+        shim.add(_callback(callback, handlers + 4 * place), export=True)
+    shim.add(Function("proxy_abi_version_0_2_1"), export=True)
+    shim.add(_initialize(arena, definitions, count, names, handlers))
+    # Once for each configuration, the first time before anything else; in `_initialize` host calls are not yet allowed.
+    started = Function("proxy_on_vm_start", "ii", "i")
+    started.emit(if_(is_zero(variable("host_error")), call("start_guest")), const(1))
+    shim.add(started, export=True)
+
+
+def _create(parents: int) -> Function:
+    function = Function("proxy_on_context_create", "ii")
+    function.emit(store(_entry(parents), local(0)), store(_entry(parents), local(1), 4))
+    return function
+
+
+def _parent_of(parents: int) -> Function:
+    """(stream) -> its root context, 0 if that is no longer known."""
+    function = Function("parent_of", "i", "i")
+    function.emit(if_(equal(load(_entry(parents)), local(0)), load(_entry(parents), 4), const(0), result="i"))
+    return function
+
+
+def _entry(parents: int) -> Code:
+    return add(mul(and_(local(0), const(PARENTS - 1)), const(8)), const(parents))
+
+
+def _callback(callback: Callback, handler: int) -> Function:
+    function = Function(callback.export, "i" * callback.parameters, "i" if callback.returns else "")
+    result, frame, value = (function.new_local() for _ in range(3))
+    if callback.streams_only:
+        nothing = give(const(0)) if callback.returns else give()
+        function.emit(if_(is_zero(call("PyDict_Size", variable("streams"))), nothing))
+    arguments = [local(index) for index in range(callback.parameters)]
+    if callback.needs_parent:
+        arguments.append(call("parent_of", local(0)))
+    size = 4 * len(arguments) + 4 + 15 & ~15
+    function.emit(
+        call("begin_callback"),
+        assign(frame, sub(variable("__stack_pointer"), const(size))),
+        assign_variable("__stack_pointer", local(frame)),
+        *(
+            store(local(frame), call("PyLong_FromUnsignedLong", argument), 4 * place)
+            for place, argument in enumerate(arguments, 1)
+        ),
+        assign(
+            result,
+            call(
+                "PyObject_Vectorcall",
+                load(const(handler)),
+                add(local(frame), const(4)),
+                const(VECTORCALL_ARGUMENTS_OFFSET + len(arguments)),
+                const(0),
+            ),
+        ),
+        *(call("Py_DecRef", load(local(frame), 4 * place)) for place, _ in enumerate(arguments, 1)),
+        assign_variable("__stack_pointer", add(local(frame), const(size))),
+        call("forget_headers"),
+        if_(is_zero(local(result)), call("callback_failed", load(const(handler)))),
+    )
+    if callback.returns:
+        function.emit(assign(value, call("PyLong_AsLong", local(result))))
+    function.emit(call("Py_DecRef", local(result)))
+    if callback.returns:
+        function.emit(local(value))
+    return function
+
+
+def _initialize(arena: Arena, definitions: int, count: int, names: list[str], handlers: int) -> Function:
+    """Give Python its host functions and look up the handlers."""
+    function = Function("start_guest")
+    module, at, result = (function.new_local() for _ in range(3))
+    titles = arena.place(b"".join(arena.text(name).to_bytes(4, "little") for name in names))
+    definition = add(const(definitions), local(at))
+    function.emit(
+        call("begin_callback"),
+        drop(call("PyGILState_Ensure")),  # for good: there is one thread
+        assign(module, call("PyImport_AddModule", const(arena.text(HOST)))),
+        while_(
+            less(local(at), const(16 * count)),
+            join(
+                drop(
+                    call(
+                        "PyObject_SetAttrString",
+                        local(module),
+                        load(definition),
+                        call("PyCFunction_NewEx", definition, const(0), const(0)),
+                    )
+                ),
+                assign(at, add(local(at), const(16))),
+            ),
+        ),
+        assign_variable("host_error", _attribute(module, arena.text("HostError"))),
+        assign_variable("cpu_limit_error", _attribute(module, arena.text("CpuLimitExceeded"))),
+        assign(module, call("PyImport_AddModule", const(arena.text(DISPATCH)))),
+        assign_variable("streams", _attribute(module, arena.text("streams"))),
+        assign(at, const(0)),
+        while_(
+            less(local(at), const(4 * len(names))),
+            join(
+                assign(result, call("PyObject_GetAttrString", local(module), load(add(const(titles), local(at))))),
+                if_(is_zero(local(result)), call("callback_failed", local(module))),
+                store(add(const(handlers), local(at)), local(result)),
+                assign(at, add(local(at), const(4))),
+            ),
+        ),
+        assign(result, call("PyObject_Vectorcall", load(const(handlers)), const(0), const(0), const(0))),
+        if_(is_zero(local(result)), call("callback_failed", load(const(handlers)))),
+        call("Py_DecRef", local(result)),
+    )
+    return function
+
+
+def _attribute(module: int, name: int) -> Code:
+    return call("PyObject_GetAttrString", local(module), const(name))

@@ -1,0 +1,125 @@
+"""What a filter imports, read from its source: all of it must be imported while the module is built, and some of it cannot work.
+
+Inside the module there are no files, so `import` in a function finds nothing unless the build has imported it before.
+"""
+
+import ast
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+IMPOSSIBLE: Mapping[str, str] = {
+    **dict.fromkeys(
+        (
+            "socket",
+            "socketserver",
+            "selectors",
+            "ssl",
+            "http.client",
+            "urllib.request",
+            "smtplib",
+            "ftplib",
+            "imaplib",
+            "poplib",
+        ),
+        "there are no sockets in Wasm: use `await self.http.get(cluster, path)`",
+    ),
+    **dict.fromkeys(
+        ("requests", "httpx", "aiohttp", "urllib3", "grpc"),
+        "there are no sockets in Wasm: use `await self.http.get(cluster, path)`",
+    ),
+    **dict.fromkeys(
+        ("threading", "multiprocessing", "concurrent.futures", "_thread", "queue"),
+        "there are no threads in Wasm: Envoy's workers run filters side by side",
+    ),
+    **dict.fromkeys(
+        ("asyncio", "anyio", "trio"),
+        "Envoy drives a filter's coroutines itself: await self.http and bodies, no event loop",
+    ),
+    **dict.fromkeys(("subprocess", "pty", "signal"), "there are no processes in Wasm"),
+    **dict.fromkeys(
+        ("sqlite3", "dbm", "shelve", "mmap", "tempfile", "shutil", "fcntl"),
+        "there are no files in Wasm: use self.shared, or configuration",
+    ),
+    **dict.fromkeys(("ctypes", "cffi", "_ctypes"), "there is no dynamic linking in Wasm"),
+    **dict.fromkeys(("tkinter", "curses", "readline", "termios"), "there is no terminal in Wasm"),
+}
+
+
+class Finding(NamedTuple):
+    """An import that cannot work, with its place."""
+
+    file: str
+    line: int
+    module: str
+    reason: str
+    source: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.source.strip()}\n    {self.reason}"
+
+
+class Imports(NamedTuple):
+    """What a set of source files imports."""
+
+    modules: tuple[str, ...]
+    """Absolute names, in order of appearance."""
+    findings: tuple[Finding, ...]
+
+
+def read_imports(sources: Iterable[tuple[str, Path]]) -> Imports:
+    """Every import of the sources ((module name, file) pairs), also those inside functions; TYPE_CHECKING blocks left out."""
+    modules: dict[str, None] = {}
+    findings: list[Finding] = []
+    for module, path in sources:
+        text = path.read_text(encoding="utf-8")
+        lines = text.splitlines()
+        package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+        for node in _imports(ast.parse(text, str(path))):
+            for name in _names(node, package):
+                modules.setdefault(name)
+                reason = _impossible(name)
+                if reason:
+                    findings.append(Finding(str(path), node.lineno, name, reason, lines[node.lineno - 1]))
+    return Imports(tuple(modules), tuple(dict.fromkeys(findings)))
+
+
+def _imports(tree: ast.AST) -> Iterable[ast.Import | ast.ImportFrom]:
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            yield node
+        elif isinstance(node, ast.If) and _type_checking(node.test):
+            for other in node.orelse:
+                yield from _imports(other)
+        else:
+            yield from _imports(node)
+
+
+def _type_checking(test: ast.expr) -> bool:
+    return (isinstance(test, ast.Name) and test.id == "TYPE_CHECKING") or (
+        isinstance(test, ast.Attribute) and test.attr == "TYPE_CHECKING"
+    )
+
+
+def _names(node: ast.Import | ast.ImportFrom, package: str) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    base = node.module or ""
+    if node.level:
+        parts = package.split(".")
+        base = ".".join([*parts[: len(parts) - node.level + 1], *([base] if base else [])])
+    return [base] if base and base != "__future__" else []
+
+
+def _impossible(name: str) -> str | None:
+    while name:
+        if name in IMPOSSIBLE:
+            return IMPOSSIBLE[name]
+        name = name.rpartition(".")[0]
+    return None
+
+
+def is_standard(name: str) -> bool:
+    """Whether a module belongs to Python itself."""
+    return name.partition(".")[0] in sys.stdlib_module_names

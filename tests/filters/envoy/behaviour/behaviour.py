@@ -1,0 +1,257 @@
+"""Filters for the tests against Envoy, all in one module: each path of `cases` does one thing. Built once."""
+
+import json
+import logging
+import random
+import re
+import sys
+from enum import Enum
+
+from lateen_filter import Counter, FilterConfig, Gauge, HttpCallError, HttpFilter, Request, Response
+
+log = logging.getLogger("behaviour")
+seen = Counter("behaviour_seen")
+level = Gauge("behaviour_level")
+baked_random = random.random()
+
+
+class Mode(Enum):
+    SOFT = "soft"
+    HARD = "hard"
+
+
+class Rule(FilterConfig):
+    path: re.Pattern[str]
+    header: str = "x-rule"
+
+
+class Maintenance(HttpFilter):
+    """What the documentation shows."""
+
+    class Config(FilterConfig):
+        message: str
+        retry_after: int = 60
+        rules: tuple[Rule, ...] = ()
+        mode: Mode = Mode.SOFT
+
+        def validate(self) -> None:
+            if self.retry_after < 0:
+                raise ValueError("retryAfter is negative")
+
+    config: Config
+
+    async def on_request(self, request: Request) -> Response | None:
+        if request.path == "/down":
+            return Response(503, self.config.message, {"retry-after": str(self.config.retry_after)})
+        for rule in self.config.rules:
+            if rule.path.fullmatch(request.path):
+                request.headers[rule.header] = "matched"
+        return None
+
+
+class Cases(HttpFilter):
+    """One behaviour for each path."""
+
+    async def on_request(self, request: Request) -> Response | None:
+        case = getattr(self, "case_" + request.path.strip("/").replace("-", "_").replace("/", "_"), None)
+        return None if case is None else await case(request)
+
+    async def on_response(self, request: Request, response: Response) -> Response | None:
+        if request.path == "/response/header":
+            response.headers["x-status-was"] = str(response.status)
+            response.status = 201
+        elif request.path == "/response/body":
+            response.set_body((await response.text()).upper())
+        elif request.path == "/response/error":
+            raise RuntimeError("on_response is broken")
+        elif request.path == "/response/replace":
+            return Response(502, "replaced\n")
+        return None
+
+    def on_log(self, request: Request, response: Response) -> None:
+        if request.path == "/log":
+            print("on_log", request.method, response.status)
+
+    async def case_headers(self, request: Request) -> Response:
+        request.headers["X-New"] = "new"
+        request.headers.add("x-twice", "b")
+        removed = request.headers.pop("x-remove", None)
+        return Response.of_json(
+            {
+                "get": request.headers.get("x-one"),
+                "missing": request.headers.get("x-missing"),
+                "default": request.headers.get("x-missing", "default"),
+                "twice": request.headers["x-twice"],
+                "all": request.headers.get_all("X-Twice"),
+                "new": request.headers["x-new"],
+                "removed": [removed, request.headers.get("x-remove")],
+                "in": ["x-one" in request.headers, "x-missing" in request.headers],
+                "names": sorted(request.headers),
+                "method": request.method,
+                "path": request.path,
+                "query": request.query,
+                "cookies": request.cookies,
+                "authority": request.authority,
+                "utf8": request.headers.get("x-utf8"),
+            }
+        )
+
+    async def case_rewrite(self, request: Request) -> None:
+        request.path = "/elsewhere"
+
+    async def case_body(self, request: Request) -> Response:
+        body = await request.body()
+        return Response.of_json({"length": len(body), "end": body[-4:].decode()})
+
+    async def case_body_limit(self, request: Request) -> Response:
+        return Response.of_json({"length": len(await request.body(limit=1000))})
+
+    async def case_body_replace(self, request: Request) -> None:
+        request.set_body(json.dumps({"was": await request.json()}))
+
+    async def case_call(self, request: Request) -> Response:
+        answer = await self.http.get("upstream", "/called", headers={"x-from": "filter"})
+        second = await self.http.post("upstream", "/again", "body")
+        body = await request.body()
+        return Response.of_json([answer.status, answer.content.decode(), second.content.decode(), body.decode()])
+
+    async def case_call_pass(self, request: Request) -> None:
+        request.path = "/after-" + str((await self.http.get("upstream", "/x")).status)
+
+    async def case_call_fail(self, request: Request) -> Response:
+        try:
+            await self.http.get("nowhere")
+        except HttpCallError as error:
+            return Response(200, str(error))
+        return Response(500, "no error")
+
+    async def case_properties(self, request: Request) -> Response:
+        properties = request.properties
+        return Response.of_json(
+            [
+                properties.text("request", "path"),
+                properties.source_address,
+                properties.cluster_name,
+                properties.number("source", "port"),
+                properties.flag("connection", "mtls"),
+                properties.text("no", "such"),
+            ]
+        )
+
+    async def case_shared(self, request: Request) -> Response:
+        def next_number(old: bytes | None) -> str:
+            return str(int(old or b"0") + 1)
+
+        number = self.shared.update("count", next_number)
+        _, version = self.shared.get_versioned("count")
+        return Response.of_json(
+            [
+                number.decode(),
+                self.shared.compare_and_set("count", number, version + 99),
+                self.shared.compare_and_set("count", number, version),
+            ]
+        )
+
+    async def case_metrics(self, request: Request) -> Response:
+        before = seen.value
+        seen.add(5)
+        level.set(7)
+        return Response.of_json([seen.value - before, level.value])
+
+    async def case_logs(self, request: Request) -> Response:
+        print("printed", "line")
+        print("on stderr", file=sys.stderr)
+        log.warning("logged %d", 42)
+        return Response(200)
+
+    async def case_random(self, request: Request) -> Response:
+        return Response.of_json([random.random(), baked_random])
+
+    async def case_lazy(self, request: Request) -> Response:
+        import hashlib
+
+        return Response(200, hashlib.sha256(b"x").hexdigest())
+
+    async def case_types(self, request: Request) -> Response:
+        def name_of(action) -> str:  # type: ignore[no-untyped-def]
+            try:
+                action()
+            except Exception as error:
+                return type(error).__name__
+            return "none"
+
+        headers = request.headers
+        return Response.of_json(
+            [
+                name_of(lambda: headers.get(1)),
+                name_of(lambda: headers.__setitem__("x", 1)),
+                name_of(lambda: headers.__setitem__("x", b"bytes")),
+                name_of(lambda: headers.__setitem__("x", "a\r\nx-evil: 1")),
+                name_of(lambda: headers.__setitem__("a b", "x")),
+                name_of(lambda: Response("200")),
+                name_of(lambda: Response(99)),
+                name_of(lambda: Response(200, 7)),
+                name_of(lambda: self.shared.set("k", bytearray(b"x"))),
+                name_of(lambda: seen.add("1")),
+                name_of(lambda: request.properties.text(1)),
+                name_of(lambda: headers.get("\ud800")),
+                name_of(lambda: open("/etc/passwd")),
+            ]
+        )
+
+    # Failures
+
+    async def case_raise(self, request: Request) -> None:
+        def inner() -> None:
+            raise RuntimeError("broken on purpose")
+
+        inner()
+
+    async def case_exit(self, request: Request) -> None:
+        sys.exit(3)
+
+    async def case_wrong_result(self, request: Request) -> str:
+        return "not a response"
+
+    async def case_loop(self, request: Request) -> None:
+        while True:
+            pass
+
+    async def case_loop_catch(self, request: Request) -> None:
+        while True:
+            try:
+                while True:
+                    pass
+            except Exception:
+                pass
+
+    async def case_loop_stubborn(self, request: Request) -> None:
+        while True:
+            try:
+                while True:
+                    pass
+            except BaseException:
+                pass
+
+    async def case_loop_c(self, request: Request) -> Response:
+        return Response(200, str(sum(range(10**10))))
+
+    async def case_redos(self, request: Request) -> Response:
+        return Response(200, str(re.match(r"(a+)+$", "a" * 40 + "b")))
+
+    async def case_bigint(self, request: Request) -> Response:
+        return Response(200, str(len(str((7**2000000) * (3**2000000) % (5**1000001)))))
+
+    async def case_recurse(self, request: Request) -> Response:
+        def dive(depth: int) -> int:
+            return dive(depth + 1) + 1
+
+        return Response(200, str(dive(0)))
+
+    async def case_recurse_json(self, request: Request) -> Response:
+        return Response(200, str(json.loads("[" * 3000)))
+
+    async def case_memory(self, request: Request) -> Response:
+        hoard = []
+        while True:
+            hoard.append(bytearray(4 << 20))
