@@ -318,7 +318,9 @@ class Mesh:
             await asyncio.sleep(SYNC_POLL_SECONDS)
             if proxies is None or not waiting or waiting != rejected(proxies.values()):
                 refused_since = time.monotonic()  # it is not (only) Envoy's refusal that we wait for
-        raise TimeoutError(self._explain(waiting))
+        raise TimeoutError(
+            self._explain(waiting or ["starting took nearly all of the time: give it more with --timeout"])
+        )
 
     async def proxies(self) -> dict[str, ProxyStatus] | None:
         """What the control plane knows of its proxies; None while it does not answer."""
