@@ -4,19 +4,21 @@ A run owns `${TMPDIR:-/tmp}/lateen-<uid>/<id>/`, removed when it ends; what must
 stands in `${XDG_STATE_HOME:-~/.local/state}/lateen/<dirname>-<hash>/`. A run is alive while somebody holds the flock on its `lock`.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import json
 import os
 import secrets
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 # A unix socket's path may have 107 bytes; `<base>/<id>/sds/123.sock` needs 25 of them.
 MAX_BASE_LENGTH = 80
+MAX_NAME_LENGTH = 50
 RUN_ID_BYTES = 3
 
 
@@ -95,13 +97,14 @@ class RunDir:
 
 def base_directory(environ: Mapping[str, str] = os.environ) -> Path:
     """The parent of all runs of this user; not created here."""
-    base = Path(environ.get("TMPDIR") or "/tmp") / f"lateen-{os.getuid()}"  # noqa: S108  (checked for its owner below)
-    return base if len(str(base)) <= MAX_BASE_LENGTH else Path(f"/tmp/lateen-{os.getuid()}")  # noqa: S108
+    base = Path(environ.get("TMPDIR") or "/tmp").absolute() / f"lateen-{os.getuid()}"  # noqa: S108  (checked for its owner below)
+    return base if len(os.fsencode(base)) <= MAX_BASE_LENGTH else Path(f"/tmp/lateen-{os.getuid()}")  # noqa: S108
 
 
 def ensure_base(base: Path) -> Path:
     """Create the parent of all runs; refuse one that somebody else made or can write to."""
-    base.mkdir(mode=0o711, parents=True, exist_ok=True)
+    with _told(base, "TMPDIR"):
+        base.mkdir(mode=0o711, parents=True, exist_ok=True)
     status = base.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
         raise RunDirError(f"{base} does not belong to this user: remove it or set TMPDIR")
@@ -114,6 +117,20 @@ def create_run_dir(base: Path, *, traversable: bool = False) -> RunDir:
     ensure_base(base)
     run_id = secrets.token_hex(RUN_ID_BYTES)
     path = base / run_id
+    with _told(path, "TMPDIR"):
+        return _make_run_dir(run_id, path, traversable=traversable)
+
+
+@contextlib.contextmanager
+def _told(path: Path, variable: str) -> Iterator[None]:
+    """What the file system refuses, as an error that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise RunDirError(f"cannot use {path}: {error.strerror}. set {variable} to a directory to write in") from error
+
+
+def _make_run_dir(run_id: str, path: Path, *, traversable: bool) -> RunDir:
     path.mkdir(mode=0o711 if traversable else 0o700)
     for name in ("logs", "sds", "proxies.d", "bootstrap", "tls"):
         (path / name).mkdir(mode=0o711 if traversable else 0o700)
@@ -189,9 +206,10 @@ def open_state_dir(directory: Path, home: Path) -> StateDir:
     digest = hashlib.sha256(str(real).encode()).hexdigest()[:10]
     slot = 1
     while True:
-        path = home / "lateen" / (f"{real.name}-{digest}" + (f".{slot}" if slot > 1 else ""))
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        path = home / "lateen" / (f"{real.name[:MAX_NAME_LENGTH]}-{digest}" + (f".{slot}" if slot > 1 else ""))
+        with _told(path, "XDG_STATE_HOME"):
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fd = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -91,3 +91,24 @@ def test_a_second_mesh_of_the_same_directory_gets_a_state_of_its_own(tmp_path: P
 
 def test_variables_are_spelt_in_capitals() -> None:
     assert proxy_variable("LATEEN_PROXY", "payments-api-v1") == "LATEEN_PROXY_PAYMENTS_API_V1"
+
+
+def test_what_cannot_be_written_is_said_with_the_variable_to_set(tmp_path: Path) -> None:
+    """A file stands where a directory is wanted: that stops root as well."""
+    (tmp_path / "file").touch()
+    with pytest.raises(RunDirError, match=r"Not a directory.*set TMPDIR"):
+        create_run_dir(tmp_path / "file" / "base")
+    with pytest.raises(RunDirError, match=r"Not a directory.*set XDG_STATE_HOME"):
+        open_state_dir(tmp_path, tmp_path / "file")
+
+
+def test_a_directory_may_have_a_very_long_name(tmp_path: Path) -> None:
+    long = tmp_path / ("n" * 250)
+    long.mkdir()
+    state = open_state_dir(long, tmp_path / "state")
+    assert state.path.is_dir()
+    os.close(state.lock_fd)
+
+
+def test_a_relative_tmpdir_is_meant_from_here() -> None:
+    assert base_directory({"TMPDIR": "x"}).is_absolute()
