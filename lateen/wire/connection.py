@@ -67,7 +67,7 @@ class Connection:
         self._decoder = HeaderDecoder(cache if cache is not None else HeaderCache(limits), limits)
         self._sending = Sending()
         self._out = self._sending.out
-        self._unsent = 0  # bytes of answers since the transport last took some, as far as they are large or many
+        self._unsent = 0  # bytes of answers since the transport last took some
         self._streams: dict[int, Stream] = {}
         self._last_id = 0
         self._reset_by_us = Recent(max(limits.concurrent_streams, 16))
@@ -129,13 +129,16 @@ class Connection:
             return
         sending = self._sending
         size = len(message) + responses.PREFIX_BYTES
-        if size <= stream.window and size <= sending.window and size <= sending.frame_size and self._takes(0):
+        if len(message) > self._limits.response_bytes:
+            self.fail(stream_id, StatusCode.RESOURCE_EXHAUSTED, "the answer is larger than this server sends")
+        elif self._life.stalled_since != NEVER and not self._has_room(size):
+            self.fail(stream_id, StatusCode.RESOURCE_EXHAUSTED, "too many answers on this connection wait to be read")
+        elif size <= stream.window and size <= sending.window and size <= sending.frame_size:
             sending.window -= size
+            self._unsent += size
             self._out.append(responses.whole_answer(stream_id, message))
             self._finish(stream)
-        elif size > self._limits.response_bytes:
-            self.fail(stream_id, StatusCode.RESOURCE_EXHAUSTED, "the answer is larger than this server sends")
-        elif self._takes(size):
+        elif self._has_room(size):
             headers, trailers = responses.answer_headers(stream_id), responses.answer_trailers(stream_id)
             self._send_slowly(stream, headers, responses.answer_body(message), trailers)
         else:
@@ -538,19 +541,18 @@ class Connection:
 
     # Ends.
 
-    def _takes(self, size: int) -> bool:
-        """Whether an answer of `size` bytes (0: a small one that can go at once) may wait for windows and transport."""
-        if size == 0 and self._life.stalled_since == NEVER:
-            return True
-        self._unsent += size or frames.DEFAULT_FRAME_SIZE
-        return self._unsent + self._sending.held <= self._limits.output_bytes
+    def _has_room(self, size: int) -> bool:
+        """Whether an answer may wait for windows or the transport."""
+        return self._unsent + self._sending.held + size <= self._limits.output_bytes
 
     def _send_slowly(self, stream: Stream, headers: bytes, body: bytes, trailers: bytes) -> None:
         stream.answered = True
         stream.since = self._now
         self._wake(self._now + self._limits.send_timeout)
+        self._unsent += len(body)
         if self._sending.start(stream, headers, body, trailers):
             self._finish(stream)
+        self._unsent -= len(stream.out) - stream.sent
 
     def _advance(self, stream: Stream) -> None:
         """The stream's window has changed."""
