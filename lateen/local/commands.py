@@ -32,7 +32,7 @@ class Site:
     mode: str
     lease: Lease
     directory: Path
-    mesh_config: Path | None
+    mesh_config: Path
     state_ca: Path
     issuer_keys: Path
     trust_domain: str
@@ -87,12 +87,11 @@ def service_processes(site: Site, redis_url: str) -> list[ProcessSpec]:
     host = site.host
     common = ("--ads-address", site.ads_address)
     control_plane = [
-        *("--config-dir", str(site.directory), "--api-socket", str(site.run.api_socket), *common),
+        *("--config-dir", str(site.directory), "--mesh-config", str(site.mesh_config), *common),
+        *("--api-socket", str(site.run.api_socket)),
         *("--http-address", f"{host(placement.CONTROL_PLANE)}:15014"),
         *("--sds-socket", str(site.sds_socket(placement.CONTROL_PLANE)), *overrides),
     ]
-    if site.mesh_config is not None:
-        control_plane += ["--mesh-config", str(site.mesh_config)]
     ca = [
         *("--state-dir", str(site.state_ca), "--address", f"{host(placement.CA)}:15013"),
         *("--admin-socket", str(site.ca_socket), "--trust-domain", site.trust_domain),

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -17,6 +18,7 @@ from lateen.mesh.diagnostics import Diagnostic, Severity
 from lateen.mesh.render import render_diagnostic
 
 POLL_SECONDS = 0.3
+SETTLE_SECONDS = 0.25
 MAX_SAID = 1000
 
 
@@ -29,6 +31,7 @@ class Following:
         self._say = say
         self._colour = colour
         self._fingerprint: Mapping[str, object] = fingerprint(source.directory)
+        self._seen, self._seen_since = self._fingerprint, 0.0
         # `lateen up` has said these before it started anything.
         self._diagnostics: set[Diagnostic] = set(source.diagnostics)
         self._nacks: dict[str, tuple[str, ...]] = {}
@@ -63,9 +66,11 @@ class Following:
 
     async def follow_directory(self) -> None:
         """Start and stop replicas when the manifests ask for it. The control plane follows its part by itself."""
-        now = fingerprint(self._source.directory)
-        if now == self._fingerprint:
-            return
+        now = await asyncio.to_thread(fingerprint, self._source.directory)
+        if now != self._seen:
+            self._seen, self._seen_since = now, time.monotonic()
+        if now == self._fingerprint or time.monotonic() - self._seen_since < SETTLE_SECONDS:
+            return  # nothing new, or somebody is still writing: half a file may be a valid one
         self._fingerprint = now
         source = await asyncio.to_thread(read_directory, self._source.directory)
         if source.invalid:

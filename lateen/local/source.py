@@ -34,10 +34,9 @@ class Source:
         return any(d.severity is Severity.ERROR for d in self.diagnostics)
 
     @property
-    def mesh_config(self) -> Path | None:
-        """The mesh configuration file, when there is one."""
-        path = self.directory / MESH_CONFIG_FILE
-        return path if path.is_file() else None
+    def mesh_config(self) -> Path:
+        """The mesh configuration file, which may come later."""
+        return self.directory / MESH_CONFIG_FILE
 
     def plan(self) -> Plan:
         """What it asks to run."""
