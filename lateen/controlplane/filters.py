@@ -11,9 +11,9 @@ from google.protobuf.message import Message
 from lateen.controlplane import names
 from lateen.controlplane.access_logs import access_logs
 from lateen.controlplane.clusters import dns_cache
-from lateen.controlplane.protos import FALSE, ZERO, ads, duration, packed
+from lateen.controlplane.protos import FALSE, ZERO, ads, duration, packed, uint32
 from lateen.envoyapi.envoy.config.accesslog.v3 import accesslog_pb2
-from lateen.envoyapi.envoy.config.core.v3 import base_pb2, config_source_pb2, grpc_service_pb2
+from lateen.envoyapi.envoy.config.core.v3 import backoff_pb2, base_pb2, config_source_pb2, grpc_service_pb2
 from lateen.envoyapi.envoy.config.listener.v3 import listener_components_pb2 as lc
 from lateen.envoyapi.envoy.config.ratelimit.v3 import rls_pb2
 from lateen.envoyapi.envoy.config.route.v3 import route_pb2
@@ -31,6 +31,7 @@ from lateen.envoyapi.envoy.extensions.filters.network.http_connection_manager.v3
 )
 from lateen.envoyapi.envoy.extensions.filters.network.set_filter_state.v3 import set_filter_state_pb2
 from lateen.envoyapi.envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
+from lateen.envoyapi.envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
 from lateen.mesh.hosts import service_host
 from lateen.mesh.meshconfig import MeshConfig, NormalizationType
 
@@ -78,10 +79,33 @@ def _grpc(service: tuple[str, str, int], target: str, timeout: timedelta) -> grp
     )
 
 
+def check_retries() -> base_pb2.RetryPolicy:
+    """A Check that a replica could not answer is put to another: asking twice changes nothing, and a killed replica fails no request."""
+    predicate = base_pb2.RetryPolicy.RetryHostPredicate(
+        name="envoy.retry_host_predicates.previous_hosts",
+        typed_config=packed(previous_hosts_pb2.PreviousHostsPredicate()),
+    )
+    return base_pb2.RetryPolicy(
+        retry_on="connect-failure,refused-stream,reset,unavailable",
+        num_retries=uint32(2),
+        retry_back_off=backoff_pb2.BackoffStrategy(
+            base_interval=duration(timedelta(milliseconds=5)), max_interval=duration(timedelta(milliseconds=50))
+        ),
+        retry_host_predicate=[predicate],
+        host_selection_retry_max_attempts=5,
+    )
+
+
+def _ask_authz(target: str) -> grpc_service_pb2.GrpcService:
+    service = _grpc(names.EXT_AUTHZ, target, _AUTHZ_TIMEOUT)
+    service.retry_policy.CopyFrom(check_retries())
+    return service
+
+
 def ext_authz(enforcement: Enforcement, *, routes_on_claims: bool = False) -> hcm.HttpFilter:
     """Ask the authorization service about each request. It fails closed."""
     config = http_authz.ExtAuthz(
-        grpc_service=_grpc(names.EXT_AUTHZ, enforcement.target, _AUTHZ_TIMEOUT),
+        grpc_service=_ask_authz(enforcement.target),
         transport_api_version=config_source_pb2.V3,
         failure_mode_allow=False,
         include_peer_certificate=False,
@@ -114,7 +138,7 @@ def network_ext_authz(enforcement: Enforcement) -> lc.Filter:
     """Ask the authorization service about each TCP connection. It fails closed."""
     config = network_authz.ExtAuthz(
         stat_prefix="lateen",
-        grpc_service=_grpc(names.EXT_AUTHZ, enforcement.target, _AUTHZ_TIMEOUT),
+        grpc_service=_ask_authz(enforcement.target),
         transport_api_version=config_source_pb2.V3,
         failure_mode_allow=False,
         include_peer_certificate=False,

@@ -1,7 +1,12 @@
 """A bootstrap with one HTTP and one TCP listener that ask the authorization service, as the control plane would have them."""
 
+import json
+from collections.abc import Sequence
 from typing import Any
 
+from google.protobuf import json_format
+
+from lateen.controlplane.filters import check_retries
 from tests.fakes.pki import Pair, TestAuthority
 
 PROXY = "spiffe://cluster.local/ns/payments/sa/payments"
@@ -28,11 +33,11 @@ def tls(authority: TestAuthority, pair: Pair, server: bool) -> dict[str, Any]:
 
 
 def envoy_config(
-    authority: TestAuthority, target: str, *, port: int, tcp_port: int, authz: int, app: int
+    authority: TestAuthority, target: str, *, port: int, tcp_port: int, authz: Sequence[int], app: int
 ) -> dict[str, Any]:
-    def static(name: str, at: int, **more: object) -> dict[str, Any]:
-        address = {"socket_address": {"address": "127.0.0.1", "port_value": at}}
-        endpoints = [{"lb_endpoints": [{"endpoint": {"address": address}}]}]
+    def static(name: str, *at: int, **more: object) -> dict[str, Any]:
+        addresses = [{"socket_address": {"address": "127.0.0.1", "port_value": number}} for number in at]
+        endpoints = [{"lb_endpoints": [{"endpoint": {"address": address}} for address in addresses]}]
         return {
             "name": name,
             "type": "STATIC",
@@ -44,6 +49,7 @@ def envoy_config(
         "transport_api_version": "V3",
         "grpc_service": {
             "envoy_grpc": {"cluster_name": "authz"},
+            "retry_policy": json.loads(json_format.MessageToJson(check_retries())),
             "timeout": "2s",
             "initial_metadata": [{"key": "x-lateen-target", "value": target}],
         },
@@ -124,7 +130,13 @@ def envoy_config(
             ],
             "clusters": [
                 static("app", app),
-                static("authz", authz, typed_extension_protocol_options=h2, transport_socket=client),
+                static(
+                    "authz",
+                    *authz,
+                    circuit_breakers={"thresholds": [{"max_retries": 4294967295}]},
+                    typed_extension_protocol_options=h2,
+                    transport_socket=client,
+                ),
             ],
         },
     }

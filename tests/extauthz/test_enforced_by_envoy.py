@@ -96,8 +96,10 @@ class Mesh:
     port: int
     tcp_port: int
     http_port: int
-    service: asyncio.subprocess.Process
-    arguments: list[str]
+    grpc_ports: list[int]
+    arguments: list[list[str]]
+    """Of each replica."""
+    services: list[asyncio.subprocess.Process]
     folder: Path
 
     async def call(self, method: str, path: str, *, as_: str | None = None, **headers: str) -> httpx.Response:
@@ -114,11 +116,21 @@ class Mesh:
             named = {name.replace("_", "-"): value for name, value in headers.items()}
             return await client.request(method, url, headers={"host": "payments", **named}, extensions=extensions)
 
+    @property
+    def service(self) -> asyncio.subprocess.Process:
+        """The first replica."""
+        return self.services[0]
+
+    async def restart(self, replica: int = 0) -> None:
+        """Start a replica that has ended."""
+        self.services[replica] = await start(self.arguments[replica], self.folder / "extauthz.log")
+        await listening(self.grpc_ports[replica])
+
     async def apply(self, authentication: dict[str, Any] | None, *policies: dict[str, Any]) -> None:
         """Send policies and wait until the service acknowledged them."""
         count = len(self.ads.answers)
         await self.ads.put(TARGET, workload(authentication, *policies))
-        await self.ads.wait_for_answer(count + 1)
+        await self.ads.wait_for_answer(count + len(self.services))
 
     async def denial(self, denial_id: str) -> httpx.Response:
         async with httpx.AsyncClient(trust_env=False) as client:
@@ -153,37 +165,42 @@ async def end(process: asyncio.subprocess.Process) -> None:
 
 
 @contextlib.asynccontextmanager
-async def running_mesh(folder: Path, *more: str, target: str = TARGET) -> AsyncIterator[Mesh]:
+async def running_mesh(folder: Path, *more: str, target: str = TARGET, replicas: int = 1) -> AsyncIterator[Mesh]:
     authority = TestAuthority()
     ads = DeltaAds(WORKLOAD_POLICY)
     ads_server, ads_address = await serve_ads(ads, authority)
     identity = authority.issue("spiffe://cluster.local/ns/istio-system/sa/lateen-extauthz", NAME)
     sds_server = await serve_sds(identity, authority.root, f"{folder}/sds.sock")
     app = await asyncio.start_server(echo, "127.0.0.1", 0)
-    grpc_port, http_port, port, tcp_port = (free_port() for _ in range(4))
+    port, tcp_port = free_port(), free_port()
+    grpc_ports, http_ports = ([free_port() for _ in range(replicas)] for _ in range(2))
     arguments = [
-        *(sys.executable, "-m", "extauthz", "--address", f"127.0.0.1:{grpc_port}"),
-        *("--http-address", f"127.0.0.1:{http_port}", "--ads-address", ads_address),
-        *("--sds-socket", f"{folder}/sds.sock", *more),
+        [
+            *(sys.executable, "-m", "extauthz", "--address", f"127.0.0.1:{grpc_port}"),
+            *("--http-address", f"127.0.0.1:{http_port}", "--ads-address", ads_address),
+            *("--sds-socket", f"{folder}/sds.sock", *more),
+        ]
+        for grpc_port, http_port in zip(grpc_ports, http_ports, strict=True)
     ]
     config = folder / "envoy.json"
     app_port = app.sockets[0].getsockname()[1]
     config.write_text(
-        json.dumps(envoy_config(authority, target, port=port, tcp_port=tcp_port, authz=grpc_port, app=app_port))
+        json.dumps(envoy_config(authority, target, port=port, tcp_port=tcp_port, authz=grpc_ports, app=app_port))
     )
-    service = await start(arguments, folder / "extauthz.log")
+    services = [await start(replica, folder / "extauthz.log") for replica in arguments]
     envoy = await start(
         [str(envoy_path()), "-c", str(config), "--concurrency", "1", "--disable-hot-restart", "-l", "error"],
         folder / "envoy.log",
     )
-    mesh = Mesh(authority, ads, port, tcp_port, http_port, service, arguments, folder)
+    mesh = Mesh(authority, ads, port, tcp_port, http_ports[0], grpc_ports, arguments, services, folder)
     try:
-        for at in (port, grpc_port, http_port):
+        for at in (port, *grpc_ports, *http_ports):
             await listening(at)
-        await ads.wait_for_answer(1)
+        await ads.wait_for_answer(replicas)
         yield mesh
     finally:
-        await end(mesh.service)
+        for service in mesh.services:
+            await end(service)
         await end(envoy)
         app.close()
         await sds_server.stop(None)
@@ -317,7 +334,7 @@ async def test_what_cannot_be_decided_is_denied(tmp_path: Path) -> None:
         mesh.service.kill()
         await mesh.service.wait()
         assert (await mesh.call("GET", "/")).status_code == 403
-        mesh.service = await start(mesh.arguments, mesh.folder / "extauthz.log")
+        await mesh.restart()
         async with asyncio.timeout(20):
             while (await mesh.call("GET", "/")).status_code != 200:  # noqa: ASYNC110 - another process must come up
                 await asyncio.sleep(0.05)
