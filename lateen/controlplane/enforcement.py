@@ -57,6 +57,10 @@ def rate_limits_of(view: MeshView, workload: Workload | None) -> list[rc.RateLim
     """What the virtual hosts in front of a workload tell the rate limit service about each request."""
     if workload is None:
         return []
-    native = engine_of(view, workload) is EnforcementEngine.NATIVE
-    namespace = JWT_CLAIMS if native else SERVICE_CLAIMS
-    return envoy_rate_limits(view.rate_limit_policies(workload), claims_namespace=namespace)
+    policies = view.rate_limit_policies(workload)
+    return envoy_rate_limits(policies, claims_namespace=claims_namespace(view, workload))
+
+
+def claims_namespace(view: MeshView, workload: Workload) -> str:
+    """Where in dynamic metadata the claims of a request's token are found, under `payload` and in one shape."""
+    return JWT_CLAIMS if engine_of(view, workload) is EnforcementEngine.NATIVE else SERVICE_CLAIMS

@@ -9,7 +9,7 @@ from lateen.controlplane import filters, gateway_tls, names, routes, tls_context
 from lateen.controlplane.access_logs import access_logs
 from lateen.controlplane.authorization import no_keys
 from lateen.controlplane.destinations import Destinations
-from lateen.controlplane.enforcement import enforcement_of, rate_limits_of
+from lateen.controlplane.enforcement import claims_namespace, enforcement_of, rate_limits_of
 from lateen.controlplane.filters import Enforcement
 from lateen.controlplane.findings import TranslationError
 from lateen.controlplane.gateway_tls import SecretRef
@@ -95,6 +95,7 @@ class GatewayBuilder:
         self.workload = workload
         self.enforcement: Enforcement = enforcement_of(self.view, workload, keys, routes_on_claims=True)
         self.limits = rate_limits_of(self.view, workload)
+        self.claims = claims_namespace(self.view, workload)
         self.peer = peer_of(self.view, workload)
         self.secrets: dict[SecretRef, secret_pb2.Secret] = {}
         self.route_configurations: dict[str, tuple[route_pb2.RouteConfiguration, tuple[ResourceKey, ...]]] = {}
@@ -288,6 +289,9 @@ class GatewayBuilder:
     ) -> rc.VirtualHost:
         result = virtual_host(f"{host}:{port}", [host], made, origins)
         result.rate_limits.extend(self.limits)
+        for route in result.routes:
+            for claim in route.match.dynamic_metadata:
+                claim.filter = self.claims
         if redirected:
             result.require_tls = rc.VirtualHost.ALL
         return result

@@ -9,6 +9,7 @@ import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -42,7 +43,7 @@ from tests.controlplane.pki import Authority, Pair
 from tests.controlplane.traffic import Running, free_port, lease, running_envoy
 
 STEPS = ("deny", "allow", "audit")
-METADATA = {"k": "v", "l": ["v", 1], "n": 5}
+METADATA: dict[str, Any] = {"k": "v", "l": ["v", 1], "n": 5}
 """Of the namespace `envoy.filters.x`, on every request."""
 _KEY = ec.generate_private_key(ec.SECP256R1())
 _JWKS = json.dumps({"keys": [json.loads(ECAlgorithm.to_jwk(_KEY.public_key()))]})
