@@ -24,6 +24,7 @@ Handler = Callable[[Call, bytes], bytes | Awaitable[bytes]]
 
 _BACKLOG: Final = 1024
 _READ_BYTES: Final = 64 * 1024
+_LAST_SECONDS: Final = 1.0  # for what was cut off to notice
 _TIMER_SECONDS: Final = 0.01  # deadlines are met to within this
 
 
@@ -75,7 +76,14 @@ class Server:
         if address.startswith("unix:"):
             path = Path(address.removeprefix("unix:"))
             _remove_stale_socket(path)
-            self._listener = await loop.create_unix_server(self._accept, str(path), backlog=_BACKLOG)
+            # Bound here: asyncio would take the place of a server that is in use.
+            listener = socket.socket(socket.AF_UNIX)
+            try:
+                listener.bind(os.fspath(path))
+            except OSError as error:
+                listener.close()
+                raise OSError(error.errno, f"cannot listen on {address}: {error.strerror}") from error
+            self._listener = await loop.create_unix_server(self._accept, sock=listener, backlog=_BACKLOG)
             self._socket_path = path
             return address
         host, _, port = address.rpartition(":")
@@ -94,20 +102,26 @@ class Server:
             self._socket_path.unlink(missing_ok=True)
         for pump in list(self.pumps):
             pump.drain(grace_seconds)
+        await self._until_empty(grace_seconds)
+        for pump in list(self.pumps):
+            pump.abort()
+        await self._until_empty(1.0)
         if self.pumps:
             self._empty.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(grace_seconds):
-                    await self._empty.wait()
-        for pump in list(self.pumps):
-            pump.abort()
-        for task in self.tasks:
-            task.cancel()
+                await asyncio.wait_for(self._empty.wait(), _LAST_SECONDS)
         if self.tasks:
-            await asyncio.wait(self.tasks, timeout=1.0)
+            await asyncio.wait(self.tasks, timeout=_LAST_SECONDS)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    async def _until_empty(self, seconds: float) -> None:
+        """Wait for the last connection to go, but no longer than that."""
+        if self.pumps:
+            self._empty.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._empty.wait(), seconds)
 
     def _accept(self) -> Pump:
         return Pump(self)
@@ -167,7 +181,10 @@ def _remove_stale_socket(path: Path) -> None:
     if not path.is_socket():
         return
     with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(_LAST_SECONDS)
         try:
             probe.connect(os.fspath(path))
         except ConnectionRefusedError:
             path.unlink(missing_ok=True)
+        except OSError:
+            return  # binding will say what is wrong
