@@ -24,12 +24,13 @@ POLL_SECONDS = 0.2
 MAX_FILES = 10_000
 MAX_FILE_BYTES = 8 * 1024 * 1024
 _MAX_DEPTH = 32
-_SUFFIXES = frozenset({".yaml", ".yml"})
+_SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 _NOT_RESOURCES = frozenset({"lateen.yaml", "lateen.yml", "mesh.yaml", "mesh.yml"})
 _SETTLE_SECONDS = 0.05
 _EMPTY_SETTLE_SECONDS = 0.4
 _MAX_DEFERRALS = 10
 _GONE_AFTER = 2
+_FIXED = {"trust_domain": "trustDomain", "root_namespace": "rootNamespace"}
 
 _Signature = tuple[int, int, int, int]
 
@@ -161,6 +162,10 @@ class FileSource:
             return True
         mesh, state.diagnostics = load_mesh_config(text, str(self._mesh_file))
         if not state.broken:
+            old = {name: getattr(self.mesh, name) for name in _FIXED if getattr(self.mesh, name) != getattr(mesh, name)}
+            if self._polled and old:
+                state.diagnostics += tuple(_cannot_change(self._mesh_file, text, _FIXED[name]) for name in old)
+                mesh = mesh.model_copy(update=old)
             self.mesh = mesh
         return True
 
@@ -273,6 +278,20 @@ def _signature(stat: os.stat_result) -> _Signature:
 
 def _problem(path: Path | None, message: str, code: str = "LTN0004", hint: str = "") -> Diagnostic:
     return Diagnostic(code, Severity.ERROR, message, file=str(path), line=1, column=1, hint=hint, invalid=True)
+
+
+def _cannot_change(path: Path, text: str, name: str) -> Diagnostic:
+    lines = text.splitlines()
+    number, line = next(((n, line) for n, line in enumerate(lines, 1) if name in line), (1, lines[0] if lines else ""))
+    message = f"{name} cannot change while the mesh runs: every certificate names it. the old value stays"
+    return replace(
+        _problem(path, message, "LTN0110", "restart the mesh"),
+        severity=Severity.WARNING,
+        line=number,
+        column=line.find(name) + 1 or 1,
+        source_line=line,
+        invalid=False,
+    )
 
 
 def _declared_twice(key: ResourceKey, first: Located, last: Located, path: Path) -> Diagnostic:

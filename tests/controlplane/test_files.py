@@ -1,10 +1,12 @@
 """The file source on a real directory: what is in force after each kind of edit."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from yaml import safe_load
 
 from lateen.controlplane.files import FileChange, FileSource
 from lateen.mesh.serviceentry import ServiceEntry
@@ -61,12 +63,13 @@ def folder(tmp_path: Path) -> Directory:
 def test_everything_is_there_after_the_first_poll(folder: Directory) -> None:
     folder.write("a.yaml", entry("a", "a.example"))
     folder.write("deep/er/b.yml", entry("b", "b.example"))
+    folder.write("c.json", json.dumps(safe_load(entry("c", "c.example"))))
     folder.write("mesh.yaml", "trustDomain: other.example\n")
     folder.write("lateen.yaml", "images: {}\n")
     folder.write(".git/c.yaml", entry("c", "c.example"))
     folder.write("README.md", "not yaml: [")
     change = folder.poll()
-    assert folder.in_force == {"ServiceEntry/shop/a": "a.example", "ServiceEntry/shop/b": "b.example"}
+    assert folder.in_force == {f"ServiceEntry/shop/{name}": f"{name}.example" for name in "abc"}
     assert change is not None
     assert change.mesh is not None
     assert change.mesh.trust_domain == "other.example"
@@ -258,6 +261,24 @@ def test_what_cannot_be_read_is_said_once_and_takes_nothing_away(
     assert folder.in_force == {"ServiceEntry/shop/a": "a.example"}
     assert folder.poll() is None
     folder.write("a.yaml", entry("a", "a.example"))
+    change = folder.poll()
+    assert change is not None
+    assert change.diagnostics == ()
+
+
+def test_the_trust_domain_stays_what_the_mesh_started_with(folder: Directory) -> None:
+    folder.write("mesh.yaml", "accessLogFile: /dev/stdout\n")
+    assert folder.poll() is not None
+    folder.write("mesh.yaml", "accessLogFile: ''\ntrustDomain: other.example\n")
+    change = folder.poll()
+    assert change is not None
+    assert change.mesh is not None
+    assert (change.mesh.trust_domain, change.mesh.access_log_file) == ("cluster.local", "")
+    (warning,) = change.diagnostics
+    assert (warning.code, warning.severity.value, warning.line, warning.column) == ("LTN0110", "warning", 2, 1)
+    assert "trustDomain cannot change while the mesh runs" in warning.message
+    assert change.broken == ()
+    folder.write("mesh.yaml", "accessLogFile: ''\n")
     change = folder.poll()
     assert change is not None
     assert change.diagnostics == ()
