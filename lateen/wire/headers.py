@@ -36,6 +36,7 @@ _GRPC: Final = re.compile(r"application/grpc(?:[+;].*)?", re.IGNORECASE)
 _LENGTH_FORM: Final = re.compile(r"[0-9]{1,18}")
 _NO_TABLE: Final = b"\x20"  # a table size update to 0
 _CACHED_BYTES: Final = 1024  # of one entry
+_MAX_SPECIAL_BYTES: Final = 512  # of a field that we must decode, as sent
 
 _T = TypeVar("_T")
 
@@ -148,15 +149,16 @@ class HeaderCache:
         return text
 
     def walk(self, block: bytes) -> Walk:
-        """Measure every field of a block and find the names; this is the hot loop whenever a block is new."""
+        """Measure the fields of a block and find the names, until there are too many: the hot loop whenever a block is new."""
         walk = Walk()
         spots, special, known = walk.spots, walk.special, self._names
         static, indexed, length = fields.STATIC_NAMES, fields.INDEXED, fields.LENGTH
         regular = False
+        most = self._max_fields
         count = at = 0
         end = len(block)
         try:
-            while at < end:
+            while at < end and count <= most:
                 start = at
                 first = block[at]
                 name_role = static.get(first)
@@ -236,8 +238,10 @@ class HeaderCache:
             role = fields.role_of(name.encode("latin-1"))
             if role in text or role == fields.FORBIDDEN:
                 return Meaning(refusal=MALFORMED)
+            if len(field) > _MAX_SPECIAL_BYTES:
+                return Meaning(refusal=TOO_MANY_HEADERS)
             try:
-                text[role] = self.value(field, spot)
+                text[role] = self.value(field, spot) if role != fields.AUTHORITY else ""
             except RpcError:
                 return Meaning(refusal=MALFORMED)
         path, length = text.get(fields.PATH), text.get(fields.CONTENT_LENGTH)

@@ -197,7 +197,11 @@ class Pump(asyncio.BufferedProtocol):
         if not self._paused:
             data = connection.data_to_send()
             if data:
-                transport.write(data if self._tls is None else self._tls.encrypt(data))
+                try:
+                    transport.write(data if self._tls is None else self._tls.encrypt(data))
+                except ssl.SSLError:  # the client has shut its side down in the meantime
+                    transport.abort()
+                    return
         if connection.closed is not None:
             self._linger()
         else:

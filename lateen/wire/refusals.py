@@ -23,7 +23,7 @@ class Refusal:
 MALFORMED = Refusal("malformed", reset=ErrorCode.PROTOCOL_ERROR)
 NOT_POST = Refusal("not_grpc", message="gRPC calls are POST requests", http_status=_METHOD_NOT_ALLOWED)
 NOT_GRPC = Refusal("not_grpc", message="this port speaks gRPC only", http_status=_UNSUPPORTED_MEDIA_TYPE)
-TOO_MANY_HEADERS = Refusal("headers", StatusCode.RESOURCE_EXHAUSTED, "too many request headers")
+TOO_MANY_HEADERS = Refusal("headers", StatusCode.RESOURCE_EXHAUSTED, "the request headers are too many or too large")
 WRONG_ENCODING = Refusal("encoding", StatusCode.UNIMPLEMENTED, "messages must not be compressed")
 WRONG_TIMEOUT = Refusal("timeout", StatusCode.INTERNAL, "malformed grpc-timeout")
 TOO_LARGE = Refusal("message_size", StatusCode.RESOURCE_EXHAUSTED, "the message is larger than this server takes")

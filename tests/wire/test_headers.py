@@ -171,6 +171,17 @@ def test_too_many_fields() -> None:
     assert head_of(*((f"x-{i}", "") for i in range(5)), cache=cache).refusal == TOO_MANY_HEADERS
 
 
+def test_what_must_be_decoded_is_short() -> None:
+    assert head_of((":path", "/" + "a" * 400)).refusal is None
+    assert head_of((":path", "/" + "a" * 1000)).refusal == TOO_MANY_HEADERS
+    assert head_of((":authority", "a" * 400)).refusal is None
+
+
+def test_a_block_of_one_byte_fields_is_not_read_to_its_end() -> None:
+    walk = HeaderCache(Limits(header_count=100)).walk(b"\x90" * 16_000 + b"\x00")
+    assert walk.count == len(walk.repeated) == 101
+
+
 def test_a_value_is_decoded_when_it_is_asked_for() -> None:
     """Padding of zeros is an error (RFC 7541, section 5.2): nobody sees it who does not ask."""
     block = coded(request_fields(PATH)) + b"\x00\x03x-a" + b"\x82\x18\xc0" + b"\x00\x03x-b\x01b"
