@@ -8,14 +8,16 @@ from extauthz.answers import effective_headers
 from extauthz.authenticate import Authentication, Refusal, authenticate
 from extauthz.decide import Decision, Verdict, decide
 from extauthz.tokens import TokenCache, VerifiedToken, read_unverified, verify_token
+from lateen.controlplane.custom_authz import provider_problem
 from lateen.jwks.keys import JwksError, KeySet, parse_jwks
+from lateen.mesh.authorizationpolicy import Action
 from lateen.mesh.kinds import ResourceKey
 from lateen.mesh.peerauthentication import MutualTlsMode, PeerAuthentication
 from lateen.mesh.view import MeshView
 from lateen.mesh.workloads import Workload
 from lateen.policy.compile import DRY_RUN, AttachedPolicy, PolicyOrigin, PolicySet, compile_policies
 from lateen.policy.errors import PolicyError
-from lateen.policy.explain import trace_policies
+from lateen.policy.explain import rule_matches, trace_policies
 from lateen.policy.request import CheckInput
 from lateen.policy.tokens import KeySource, TokenRule, TokenRules, compile_token_rules, is_cors_preflight
 
@@ -32,6 +34,8 @@ class Applying:
 
     workload: Workload
     policies: PolicySet
+    decided: PolicySet
+    """Without CUSTOM policies: those are for the authorizers that they name, whom the proxy asks by itself."""
     tokens: TokenRules
 
 
@@ -84,7 +88,13 @@ def compile_for(view: MeshView, workload: Workload) -> Applying:
     ]
     authentications = [(_origin(view, ra.key), ra.spec) for ra in view.request_authentications(workload)]
     domains = (view.trust_domain, *view.mesh.trust_domain_aliases)
-    return Applying(workload, compile_policies(attached, domains), compile_token_rules(authentications))
+    decided = [policy for policy in attached if policy.spec.action is not Action.CUSTOM]
+    return Applying(
+        workload,
+        compile_policies(attached, domains),
+        compile_policies(decided, domains),
+        compile_token_rules(authentications),
+    )
 
 
 def ask(view: MeshView, applying: Applying, question: Question, keys_of: KeysOf, now: float) -> Answer:
@@ -113,8 +123,24 @@ def ask(view: MeshView, applying: Applying, question: Question, keys_of: KeysOf,
         )
     claims = authentication.token.claims if authentication.token is not None else None
     request = request._replace(claims=claims, headers=effective_headers(request.headers, authentication))
-    decision = decide(applying.policies, request)
+    decision = _custom(view, applying, request, notes) or decide(applying.decided, request)
     return _answer(view, applying, request, decision, notes)
+
+
+def _custom(view: MeshView, applying: Applying, request: CheckInput, notes: list[str]) -> Decision | None:
+    """What the CUSTOM policies come to: a denial where an authorizer that is chosen cannot be asked, notes about the others."""
+    asked: set[str] = set()
+    for rule in applying.policies.custom.rules:
+        if rule.provider in asked or not rule_matches(rule, applying.policies, request):
+            continue
+        asked.add(rule.provider)
+        if problem := provider_problem(view, rule.provider, http=request.http):
+            return Decision(Verdict.DENY, rule, f"its authorizer cannot be asked: {problem}")
+        notes.append(
+            f'{rule.origin} rules[{rule.index}] sends this to the extension provider "{rule.provider}": '
+            "what follows holds if it allows"
+        )
+    return None
 
 
 def _answer(

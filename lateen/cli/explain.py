@@ -16,6 +16,7 @@ from lateen.policy.request import NO_HEADERS, SPIFFE, CheckInput, path_of, remot
 
 _IDENTITY_PARTS: Final = 5
 _MAX_SHOWN: Final = 20
+_UNAUTHORIZED: Final = 401
 
 
 def authz(
@@ -180,9 +181,15 @@ def render_denial(found: Mapping[str, Any]) -> str:
     lines = [
         f"DENIED ({found['status']})  {what} to {found['target']} from {who}",
         f"  at {found['at']}, source {request['source_ip'] or 'unknown'}, id {found['id']}",
-        *decided_by(found["policy"], found["rule"], found["position"], found["reason"]),
+        *decided_by(_kind(found) + found["policy"], found["rule"], found["position"], found["reason"]),
     ]
     return "\n".join([*lines, *_considered(found["rules"], ())])
+
+
+def _kind(found: Mapping[str, Any]) -> str:
+    if found["policy"] == "none":
+        return ""
+    return "RequestAuthentication " if found["status"] == _UNAUTHORIZED else "AuthorizationPolicy "
 
 
 def decided_by(policy: str, rule: int | None, position: str, reason: str) -> list[str]:
@@ -190,7 +197,8 @@ def decided_by(policy: str, rule: int | None, position: str, reason: str) -> lis
     if policy == "none":
         return [f"  because {reason}"]
     place = f" ({position})" if position else ""
-    index = f" rules[{rule}]" if rule is not None else ""
+    rules = "jwtRules" if policy.startswith("RequestAuthentication ") else "rules"
+    index = f" {rules}[{rule}]" if rule is not None else ""
     return [f"  by {policy}{index}{place}", f"  because {reason}"]
 
 

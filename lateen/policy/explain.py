@@ -42,6 +42,11 @@ def trace_policies(policies: PolicySet, request: CheckInput) -> tuple[RuleTrace,
     return tuple(_trace(rule, policies, request) for table in tables for rule in table.rules)
 
 
+def rule_matches(rule: CompiledRule, policies: PolicySet, request: CheckInput) -> bool:
+    """Whether one rule matches by itself, whatever other rules decide."""
+    return _trace(rule, policies, request).matched
+
+
 def _trace(rule: CompiledRule, policies: PolicySet, request: CheckInput) -> RuleTrace:
     applied = rule if request.http else rule_on_tcp(rule)
     if applied is None:

@@ -16,7 +16,7 @@ from lateen.cli.meshview import find_workload, located_items, view_of_files
 from lateen.jwks.keys import KeySet, parse_jwks
 from lateen.mesh.analyzers.expected import with_expected_workloads
 from lateen.mesh.kinds import ResourceKey
-from lateen.mesh.loader import load_text
+from lateen.mesh.loader import load_mesh_config, load_text
 from lateen.mesh.meshconfig import MeshConfig
 from lateen.mesh.view import MeshView
 from lateen.policy.tokens import KeySource
@@ -228,3 +228,48 @@ def test_a_denial_of_the_service_is_told_in_the_same_words() -> None:
     text = render_denial(found)
     assert text.startswith("DENIED (403)  GET /x to n/app from a peer without identity")
     assert 'request.method must be POST, it is "GET"' in text
+
+
+CUSTOM = """
+apiVersion: v1
+kind: Service
+metadata: {name: opa, namespace: n}
+spec: {ports: [{name: grpc, port: 9000}], selector: {app: opa}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: app, namespace: n, labels: {app: a}}
+spec: {containers: [{name: c, image: i}]}
+status: {podIP: 10.0.0.1, phase: Running}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: asked, namespace: n}
+spec: {action: CUSTOM, provider: {name: PROVIDER}, rules: [{to: [{operation: {paths: [/asked]}}]}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: no-put, namespace: n}
+spec: {action: DENY, rules: [{to: [{operation: {methods: [PUT]}}]}]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("provider", "method", "path", "allowed", "text"),
+    [
+        ("opa", "GET", "/asked", True, 'sends this to the extension provider "opa": what follows holds if it allows'),
+        ("opa", "PUT", "/asked", False, "by AuthorizationPolicy n/no-put"),
+        ("opa", "GET", "/other", True, "ALLOWED"),
+        ("nobody", "GET", "/asked", False, 'the mesh has no extension provider "nobody"'),
+        ("nobody", "GET", "/other", True, "ALLOWED"),
+    ],
+)
+def test_custom_policies_are_for_their_providers(
+    provider: str, method: str, path: str, *, allowed: bool, text: str
+) -> None:
+    config = {"extensionProviders": [{"name": "opa", "envoyExtAuthzGrpc": {"service": "opa.n.svc.cluster.local", "port": 9000}}]}  # fmt: skip
+    mesh, _ = load_mesh_config(json.dumps(config), "mesh.yaml")
+    made = MeshView.build(load_text(CUSTOM.replace("PROVIDER", provider), "mesh.yaml").resources, mesh)
+    found = answer(made, method, path, "app", source=None, plaintext=True)
+    assert found.allowed is allowed
+    assert text in render_answer(found)
