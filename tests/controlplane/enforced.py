@@ -117,7 +117,8 @@ class Case:
     name: str
     asked: Sequence[Ask]
     policies: Sequence[Mapping[str, object]] = ()
-    tokens: bool = False
+    tokens: bool | Mapping[str, object] = False
+    """Whether tokens are verified, or a RequestAuthentication's spec of the case's own."""
     limits: Mapping[str, object] | None = None
     dry_run: bool = False
 
@@ -147,6 +148,7 @@ class _Calls:
 class Enforced:
     """The running whole."""
 
+    engine: str
     net: str
     addresses: Mapping[str, str]
     folder: Path
@@ -227,7 +229,7 @@ def enforced(engine: str, cases: Sequence[Case], folder: Path) -> Iterator[Enfor
         assert not problems, problems
         merged = Snapshot.of(b for s in snapshots for named in s.resources.values() for b in named.values())
         stack.enter_context(envoy(merged, folder, identity(authority, "default", "server")))
-        yield Enforced(net, addresses, folder, authority, other, seen)
+        yield Enforced(engine, net, addresses, folder, authority, other, seen)
 
 
 def _service(mesh: Mesh) -> Any:  # noqa: ANN401 a handler of gRPC's
@@ -254,13 +256,8 @@ def _yaml(case: Case, address: str) -> str:
         for spec in case.policies
     ]
     if case.tokens:
-        documents.append(
-            {
-                "apiVersion": "security.istio.io/v1",
-                "kind": "RequestAuthentication",
-                "spec": {"selector": selector, **_TOKENS},
-            }
-        )
+        spec = {"selector": selector, **(_TOKENS if case.tokens is True else case.tokens)}
+        documents.append({"apiVersion": "security.istio.io/v1", "kind": "RequestAuthentication", "spec": spec})
     if case.limits is not None:
         documents.append(
             {

@@ -1,0 +1,74 @@
+"""What `analyze` says where a policy cannot be enforced as it is written, and that such a workload denies everything."""
+
+from __future__ import annotations
+
+import pytest
+
+from lateen.controlplane.authorization import checks_of
+from lateen.controlplane.native_findings import native_findings
+from lateen.controlplane.native_rbac import REFUSED
+from lateen.envoyapi.envoy.extensions.filters.http.rbac.v3 import rbac_pb2
+from lateen.mesh.loader import load_text
+from lateen.mesh.meshconfig import MeshConfig
+from lateen.mesh.view import MeshView
+
+_MESH = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: a, namespace: default}
+spec:
+  selector: {matchLabels: {app: a}}
+  template:
+    metadata: {labels: {app: a, lateen.dev/enforcement: ENGINE}}
+    spec: {containers: [{name: a, image: a}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: p, namespace: default}
+spec: SPEC
+"""
+_HOST = '{rules: [{to: [{operation: {hosts: ["straße.test"]}}]}]}'
+_PATH = '{action: DENY, rules: [{to: [{operation: {paths: ["/' + "x" * 9000 + '/{*}"]}}]}]}'
+
+
+def _view(engine: str, spec: str) -> MeshView:
+    loaded = load_text(_MESH.replace("ENGINE", engine).replace("SPEC", spec), "a.yaml")
+    return MeshView.build(loaded.resources, loaded.mesh or MeshConfig())
+
+
+@pytest.mark.parametrize(
+    ("engine", "spec", "code", "line"),
+    [
+        ("native", _HOST, "LTN0302", 14),
+        ("native", _PATH, "LTN0302", 14),
+        ("natve", "{}", "LTN0304", 8),
+        ("native", "{action: CUSTOM, provider: {name: nobody}, rules: [{}]}", "LTN0303", 14),
+    ],
+)
+def test_findings(engine: str, spec: str, code: str, line: int) -> None:
+    found = native_findings(_view(engine, spec))
+    assert [(d.code, d.file, d.line) for d in found] == [(code, "a.yaml", line)]
+
+
+@pytest.mark.parametrize(
+    ("engine", "spec"), [("extAuthz", _HOST), ("native", '{rules: [{to: [{operation: {hosts: ["a.test"]}}]}]}')]
+)
+def test_nothing_to_say(engine: str, spec: str) -> None:
+    assert native_findings(_view(engine, spec)) == ()
+
+
+@pytest.mark.parametrize("spec", [_HOST, _PATH])
+def test_what_cannot_be_expressed_denies_everything(spec: str) -> None:
+    workload_yaml = (
+        "---\napiVersion: networking.istio.io/v1\nkind: WorkloadEntry\n"
+        "metadata: {name: a, namespace: default, labels: {app: a}}\nspec: {address: 127.0.0.9}\n"
+    )
+    loaded = load_text(_MESH.replace("ENGINE", "native").replace("SPEC", spec) + workload_yaml, "a.yaml")
+    view = MeshView.build(loaded.resources, MeshConfig.model_validate({"enforcement": "native"}))
+    workload = view.workload("default", "a")
+    assert workload is not None
+    checks = checks_of(view, workload)
+    assert not checks.ask_service
+    (only,) = checks.http
+    assert list(rbac_pb2.RBAC.FromString(only.typed_config.value).rules.policies) == [REFUSED]
+    assert len(checks.tcp) == 1
