@@ -295,11 +295,14 @@ def _cannot_change(path: Path, text: str, name: str) -> Diagnostic:
 
 
 def _declared_twice(key: ResourceKey, first: Located, last: Located, path: Path) -> Diagnostic:
-    place, other = last.source.position(()), first.source.position(())
+    """As the loader says it of files that it reads together, so that nobody is told twice."""
+    name = ("metadata", "name")
+    place, other = last.source.position(name), first.source.position(name)
     return replace(
         _problem(path, f"{key} is declared twice, the last one counts", "LTN0111"),
         severity=Severity.WARNING,
         resource=str(key),
+        path="metadata.name",
         line=place.line,
         column=place.column,
         hint=f"the first is at {first.source.file}:{other.line}",

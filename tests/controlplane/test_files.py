@@ -9,6 +9,7 @@ import pytest
 from yaml import safe_load
 
 from lateen.controlplane.files import FileChange, FileSource
+from lateen.mesh.loader import load_paths
 from lateen.mesh.serviceentry import ServiceEntry
 
 
@@ -282,3 +283,12 @@ def test_the_trust_domain_stays_what_the_mesh_started_with(folder: Directory) ->
     change = folder.poll()
     assert change is not None
     assert change.diagnostics == ()
+
+
+def test_what_stands_twice_is_told_as_the_loader_tells_it(folder: Directory) -> None:
+    folder.write("a.yaml", entry("a", "a.example"))
+    folder.write("b.yaml", entry("a", "b.example"))
+    change = folder.poll()
+    assert change is not None
+    assert change.diagnostics == load_paths([folder.path]).diagnostics
+    assert [d.code for d in change.diagnostics] == ["LTN0111"]
