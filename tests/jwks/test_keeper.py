@@ -1,6 +1,7 @@
 """The keeper against a real HTTP server: patience, bounds, independence of the URIs, stale keys while an issuer is away."""
 
 import asyncio
+import gzip
 import ssl
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -194,8 +195,9 @@ async def test_uris_that_nobody_wants_are_forgotten(server: KeyServer, keeper: K
         ((302, {"location": "https://127.0.0.1:1/"}, b""), "another scheme"),
         ((302, {"location": "/loop"}, b""), "more than 3 redirects"),
         ((503, {}, b""), "status 503"),
+        ((200, {"content-encoding": "gzip"}, gzip.compress(b" " * 50_000_000)), "compressed"),
     ],
-    ids=["large", "file", "https", "loop", "503"],
+    ids=["large", "file", "https", "loop", "503", "gzip bomb"],
 )
 async def test_one_fetch_is_bounded(server: KeyServer, answer: Answer, error: str) -> None:
     server.answers["/loop"] = answer
