@@ -33,4 +33,4 @@ CUT_SHORT = Refusal("framing", StatusCode.INTERNAL, "the request ends in the mid
 NOT_ONE_MESSAGE = Refusal("framing", StatusCode.UNIMPLEMENTED, "unary calls have exactly one request message")
 NO_ROOM = Refusal("input", StatusCode.RESOURCE_EXHAUSTED, "too many bytes of incomplete requests on this connection")
 TOO_SLOW = Refusal("slow_request", StatusCode.DEADLINE_EXCEEDED, "the request took too long to arrive")
-TOO_LATE = Refusal("deadline", StatusCode.DEADLINE_EXCEEDED, "the deadline has passed")
+TOO_LATE = Refusal("deadline", StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")  # as grpcio has it
