@@ -170,14 +170,16 @@ def _path_code(values: Sequence[str], context: Context) -> str:
     return path_code(values, context.constants)
 
 
-def _header(name: str) -> Attribute:
+def _header(written: str) -> Attribute:
+    name = ":authority" if written == "host" else written  # as Envoy has it: proxies have no other Host
+
     def code(values: Sequence[str], context: Context) -> str:
         variable = context.constants.local()
         # "*" means present, even when empty: Envoy's header matcher asks no more.
         test = string_code(variable, values, context.constants, present="True")
         return f"(({variable} := r.headers.get({context.constants.add(name)})) is not None and {test})"
 
-    return Attribute(f"request.headers[{name}]", code, lambda r: r.headers.get(name), http_only=True, header=name)
+    return Attribute(f"request.headers[{written}]", code, lambda r: r.headers.get(name), http_only=True, header=name)
 
 
 # Verified tokens

@@ -52,7 +52,7 @@ def verified_claims(payload: Mapping[str, object], space_delimited: Collection[s
     for name in ALWAYS_SPACE_DELIMITED.union(space_delimited):
         value = shaped.get(name)
         if isinstance(value, str):
-            shaped[name] = value.split()
+            shaped[name] = [word for word in value.split(" ") if word]
     return Claims(shaped)
 
 

@@ -78,6 +78,7 @@ CASES = [
     _of_http("paths", _operation(paths=["/a/*"]), Ask(OK, path="/a/b?c"), Ask(OK, path="/x/../a/b"), Ask(NO, path="/a/../b")),
     _of_http("templates", _operation(paths=["/a/{*}/b/{**}"]), Ask(OK, path="/a/1/b/2/3"), Ask(NO, path="/a/1/2/b/3")),
     _of_http("headers", _when("request.headers[X-Tenant]", "acme*"), Ask(OK, headers={"x-tenant": "acme1"}), Ask(NO)),
+    _of_http("host-header", _when("request.headers[Host]", "app.*"), Ask(OK), Ask(NO, host="b.test")),
     Case("sni", [Ask(OK, A), Ask(NO, A, sni="b.test"), Ask(OK, A, tcp=True)], [_when("connection.sni", "app.*")]),
     _of_http(
         "request-principals",

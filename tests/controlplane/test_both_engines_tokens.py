@@ -103,7 +103,7 @@ CASES = [
         Ask(BAD, method="OPTIONS", token="x.y.z"),
     ], tokens={"jwtRules": [_FIRST]}),
     Case("times", [Ask(OK, token={"exp": int(time.time()) - 20}), Ask(BAD, token={"exp": int(time.time()) - 200}), Ask(BAD, token={"nbf": int(time.time()) + 900})], tokens={"jwtRules": [_FIRST]}),
-    Case("spaces", [Ask(OK, token={"groups": "a b"}), Ask(NO, token={"groups": "ab"})], [{"rules": [{"when": [{"key": "request.auth.claims[groups]", "values": ["b"]}]}]}], tokens={"jwtRules": [{**_FIRST, "spaceDelimitedClaims": ["groups"]}]}),
+    Case("spaces", [Ask(OK, token={"groups": "a b"}), Ask(OK, token={"groups": " b  a "}), Ask(NO, token={"groups": "ab"}), Ask(NO, token={"groups": "a\tb"})], [{"rules": [{"when": [{"key": "request.auth.claims[groups]", "values": ["b"]}]}]}], tokens={"jwtRules": [{**_FIRST, "spaceDelimitedClaims": ["groups"]}]}),
     Case("forwarded", [Ask(OK, token=_T)], tokens={"jwtRules": [{**_FIRST, "forwardOriginalToken": True, "outputPayloadToHeader": "x-payload"}]}),
 ]  # fmt: skip
 
