@@ -155,12 +155,14 @@ class Server:
 
     def wake(self, when: float) -> None:
         """See to it that something due at `when` is looked at."""
-        if self._timer is not None:
-            if self._timer_at <= when:
-                return
-            self._timer.cancel()
+        if self._timer is not None and self._timer_at <= when:
+            return
         now = time.monotonic()
         when = max(when, now + _TIMER_SECONDS)
+        if self._timer is not None:
+            if self._timer_at <= when:  # else a busy server would put it off for ever
+                return
+            self._timer.cancel()
         self._timer_at = when
         self._timer = asyncio.get_running_loop().call_later(when - now, self._on_time)
 
