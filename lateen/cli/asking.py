@@ -8,11 +8,15 @@ from extauthz.answers import effective_headers
 from extauthz.authenticate import Authentication, Refusal, authenticate
 from extauthz.decide import Decision, Verdict, decide
 from extauthz.tokens import TokenCache, VerifiedToken, read_unverified, verify_token
+from lateen.controlplane.authorization import native_problem
 from lateen.controlplane.custom_authz import provider_problem
 from lateen.jwks.keys import JwksError, KeySet, parse_jwks
-from lateen.mesh.authorizationpolicy import Action
+from lateen.mesh.authorizationpolicy import Action, AuthorizationPolicy
+from lateen.mesh.engine import engine_of
 from lateen.mesh.kinds import ResourceKey
+from lateen.mesh.meshconfig import EnforcementEngine
 from lateen.mesh.peerauthentication import MutualTlsMode, PeerAuthentication
+from lateen.mesh.requestauthentication import RequestAuthentication
 from lateen.mesh.view import MeshView
 from lateen.mesh.workloads import Workload
 from lateen.policy.compile import DRY_RUN, AttachedPolicy, PolicyOrigin, PolicySet, compile_policies
@@ -101,6 +105,16 @@ def ask(view: MeshView, applying: Applying, question: Question, keys_of: KeysOf,
     """Mutual TLS, tokens, policies: in the order of the proxy, with the same code."""
     workload, request = applying.workload, question.request
     notes: list[str] = []
+    if engine_of(view, workload) is EnforcementEngine.NATIVE:
+        notes.append("enforced by the proxy itself (native): denials have no id")
+        policies: list[AuthorizationPolicy | RequestAuthentication] = [*view.authorization_policies(workload)]
+        for policy in (*policies, *view.request_authentications(workload)):
+            if problem := native_problem(view, policy):
+                reason = f"Envoy's own filters cannot express a policy, so everything is denied: {problem}"
+                position = _position(view, policy.key)
+                return Answer(
+                    workload.key, Verdict.DENY, reason, str(policy.key), None, position, shown_request(request)
+                )
     if (mutual_tls := _mutual_tls(view, workload, question)) is not None:
         refused, note = mutual_tls
         if refused is not None:

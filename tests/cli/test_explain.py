@@ -273,3 +273,25 @@ def test_custom_policies_are_for_their_providers(
     found = answer(made, method, path, "app", source=None, plaintext=True)
     assert found.allowed is allowed
     assert text in render_answer(found)
+
+
+@pytest.mark.parametrize(
+    ("key", "allowed", "text"),
+    [("request.headers[x]", True, "enforced by the proxy itself"), ("source.namespace", False, "cannot express")],
+)
+def test_native_enforcement_denies_what_it_cannot_express(key: str, *, allowed: bool, text: str) -> None:
+    mesh, _ = load_mesh_config(json.dumps({"enforcement": "native"}), "mesh.yaml")
+    value = "a" * 9000 + "*b" if not allowed else "y"
+    documents = (
+        CUSTOM.partition("---\napiVersion: security")[0]
+        + f"""---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {{name: p, namespace: n}}
+spec: {{action: DENY, rules: [{{when: [{{key: '{key}', values: ['{value}']}}]}}]}}
+"""
+    )
+    made = MeshView.build(load_text(documents, "mesh.yaml").resources, mesh)
+    found = answer(made, "GET", "/", "app", source=None, plaintext=True)
+    assert found.allowed is allowed
+    assert text in render_answer(found)
