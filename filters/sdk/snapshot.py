@@ -56,6 +56,7 @@ def _callbacks() -> set[str]:
 
 def freeze() -> bytes:
     """Leave the manifest in memory and wipe what is free; the result must be kept referenced."""
+    sys.path_importer_cache.clear()  # holds the times of directories that only the build has
     text = json.dumps(manifest(), sort_keys=True).encode()
     found = MARK + f"{len(text):08x}".encode() + text
     gc.collect()

@@ -4,6 +4,7 @@ import ast
 import hashlib
 import importlib.metadata
 import importlib.util
+import os
 import secrets
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ from filters.toolchain.binary import MalformedModuleError
 from filters.toolchain.entry import WORLD, entry_source
 from filters.toolchain.imports import Finding, is_standard, read_imports
 from filters.toolchain.link import Linked, link
+from filters.toolchain.seeding import MOMENT
 from filters.toolchain.shim import Limits
 
 COMPONENTIZE_VERSION = "0.25.1"
@@ -181,6 +183,8 @@ def _componentize(stage: Path, name: str, lazy: tuple[str, ...], seed: int, warn
     try:
         (world / "filter.wit").write_text(WORLD)
         (stage / f"{ENTRY}.py").write_text(entry_source(name, lazy))
+        for path in (stage, *stage.rglob("*")):
+            os.utime(path, (MOMENT, MOMENT))
         command = [
             sys.executable,
             "-m",

@@ -12,28 +12,29 @@ UPSTREAM = "upstream"
 
 
 class Placed(NamedTuple):
-    """A filter in the chain: its name in the module and its configuration."""
+    """A filter in a chain: its name in the module and its configuration."""
 
     name: str
     config: Mapping[str, object]
 
 
+class Chain(NamedTuple):
+    """A listener and the filters its requests pass."""
+
+    filters: Sequence[Placed]
+    port: int = 0
+    name: str = "filtered"
+
+
 def bootstrap(
-    module: Path,
-    chain: Sequence[Placed],
-    *,
-    port: int = 0,
-    upstream: tuple[str, int] | None = None,
-    fail_open: bool = False,
-    echo_path: str = "",
+    module: Path, chains: Sequence[Chain], *, upstream: tuple[str, int] | None = None, echo_path: str = ""
 ) -> str:
     """JSON of the bootstrap. Without an upstream, Envoy itself answers; `echo_path` is a Unix socket for that."""
-    http_filters = [wasm_filter(module, placed, fail_open=fail_open) for placed in chain]
-    if upstream is None:
-        endpoint: Json = {"pipe": {"path": echo_path}}
-    else:
-        endpoint = _address(*upstream)
-    listeners = [_listener("filtered", _address("127.0.0.1", port), http_filters, _routed())]
+    endpoint: Json = {"pipe": {"path": echo_path}} if upstream is None else _address(*upstream)
+    listeners = []
+    for chain in chains:
+        http_filters = [wasm_filter(module, placed) for placed in chain.filters]
+        listeners.append(_listener(chain.name, _address("127.0.0.1", chain.port), http_filters, _routed()))
     if upstream is None:
         listeners.append(_listener(ECHO, endpoint, [], _echo()))
     return json.dumps(
@@ -45,7 +46,7 @@ def bootstrap(
     )
 
 
-def wasm_filter(module: Path, placed: Placed, *, fail_open: bool = False) -> Json:
+def wasm_filter(module: Path, placed: Placed) -> Json:
     """One filter of an HTTP connection manager. All filters with the same module and vm_id share a VM."""
     return {
         "name": placed.name,
@@ -57,7 +58,7 @@ def wasm_filter(module: Path, placed: Placed, *, fail_open: bool = False) -> Jso
                 # Without it, a filter that waits for the body would never get one.
                 "allow_on_headers_stop_iteration": True,
                 # A trap ends the VM: start another from the snapshot, do not answer 503 for ever.
-                "failure_policy": "FAIL_OPEN" if fail_open else "FAIL_RELOAD",
+                "failure_policy": "FAIL_RELOAD",
                 "configuration": {
                     "@type": "type.googleapis.com/google.protobuf.StringValue",
                     "value": json.dumps(placed.config),
@@ -108,6 +109,6 @@ def _routed() -> Json:
 
 def _echo() -> Json:
     """Answers with what it was asked: enough to see what a filter did to a request."""
-    body = "%REQ(:METHOD)% %REQ(:PATH)%\n"
+    body = "%REQ(:METHOD)% %REQ(:PATH)% %REQ(X-RULE)%\n"
     answer: Json = {"status": 200, "body_format": {"text_format_source": {"inline_string": body}}}
     return {"name": ECHO, "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "direct_response": answer}]}

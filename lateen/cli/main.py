@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from lateen.cli.exits import EPILOG, CommandError, Exit
+from lateen.cli.filters import app as filters_app
 from lateen.cli.output import Colour, Format, say
 
 app = typer.Typer(
@@ -24,6 +25,7 @@ app = typer.Typer(
 RUN = "Run a mesh"
 CHANGE = "Change and check configuration"
 INSPECT = "Inspect"
+FILTERS = "Filters in Python"
 SERVERS = "Servers (what `up` starts, one by one)"
 
 ControlPlaneOption = Annotated[
@@ -245,6 +247,13 @@ authz_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, epilog=EPIL
 app.add_typer(explain_app, name="explain", rich_help_panel=INSPECT, help="Explain why a request is allowed or denied.")
 app.add_typer(
     authz_app, name="authz", rich_help_panel=INSPECT, help="Show what applies to a workload, and issuers' keys."
+)
+
+app.add_typer(
+    filters_app,
+    name="filter",
+    rich_help_panel=FILTERS,
+    help="Write Envoy HTTP filters in Python: new, build, run, inspect.",
 )
 
 FilesOption = Annotated[

@@ -5,7 +5,9 @@ import logging
 import random
 import re
 import sys
+from collections.abc import Callable
 from enum import Enum
+from typing import Any
 
 from lateen_filter import Counter, FilterConfig, Gauge, HttpCallError, HttpFilter, Request, Response
 
@@ -173,7 +175,12 @@ class Cases(HttpFilter):
         return Response(200, hashlib.sha256(b"x").hexdigest())
 
     async def case_types(self, request: Request) -> Response:
-        def name_of(action) -> str:  # type: ignore[no-untyped-def]
+        number: Any = 1
+        raw: Any = b"bytes"
+        text: Any = "200"
+        mutable: Any = bytearray(b"x")
+
+        def name_of(action: Callable[[], object]) -> str:
             try:
                 action()
             except Exception as error:
@@ -183,17 +190,17 @@ class Cases(HttpFilter):
         headers = request.headers
         return Response.of_json(
             [
-                name_of(lambda: headers.get(1)),
-                name_of(lambda: headers.__setitem__("x", 1)),
-                name_of(lambda: headers.__setitem__("x", b"bytes")),
+                name_of(lambda: headers.get(number)),
+                name_of(lambda: headers.__setitem__("x", number)),
+                name_of(lambda: headers.__setitem__("x", raw)),
                 name_of(lambda: headers.__setitem__("x", "a\r\nx-evil: 1")),
                 name_of(lambda: headers.__setitem__("a b", "x")),
-                name_of(lambda: Response("200")),
+                name_of(lambda: Response(text)),
                 name_of(lambda: Response(99)),
-                name_of(lambda: Response(200, 7)),
-                name_of(lambda: self.shared.set("k", bytearray(b"x"))),
-                name_of(lambda: seen.add("1")),
-                name_of(lambda: request.properties.text(1)),
+                name_of(lambda: Response(200, number)),
+                name_of(lambda: self.shared.set("k", mutable)),
+                name_of(lambda: seen.add(text)),
+                name_of(lambda: request.properties.text(number)),
                 name_of(lambda: headers.get("\ud800")),
                 name_of(lambda: open("/etc/passwd")),
             ]

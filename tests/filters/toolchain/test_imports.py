@@ -1,0 +1,60 @@
+"""What the source of a filter imports, and what cannot work."""
+
+from pathlib import Path
+
+import pytest
+
+from filters.toolchain.build import BuildError, find_sources
+from filters.toolchain.imports import read_imports
+
+SOURCE = """
+from typing import TYPE_CHECKING
+import json, os.path
+from . import sibling
+if TYPE_CHECKING:
+    import decimal
+def later():
+    import hashlib
+    import socket
+    from concurrent.futures import ThreadPoolExecutor
+"""
+
+
+def test_imports_in_functions_are_found_and_types_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "gate.py"
+    path.write_text(SOURCE)
+    assert read_imports([("pkg.gate", path)]).modules == (
+        "typing",
+        "json",
+        "os.path",
+        "pkg",
+        "hashlib",
+        "socket",
+        "concurrent.futures",
+    )
+
+
+def test_what_cannot_work_is_told_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "gate.py"
+    path.write_text(SOURCE)
+    found = read_imports([("gate", path)]).findings
+    assert [(finding.module, finding.line) for finding in found] == [("socket", 9), ("concurrent.futures", 10)]
+    assert (
+        str(found[0])
+        == f"{path}:9: import socket\n    there are no sockets in Wasm: use `await self.http.get(cluster, path)`"
+    )
+
+
+def test_sources_of_a_directory(tmp_path: Path) -> None:
+    (tmp_path / "tests").mkdir()
+    for name, text in (("gate.py", "import lateen_filter"), ("rules.py", ""), ("tests/test_gate.py", "")):
+        (tmp_path / name).write_text(text)
+    name, files = find_sources(tmp_path)
+    assert (name, sorted(files)) == ("gate", ["gate", "rules"])
+
+
+def test_two_filters_in_a_directory_are_one_too_many(tmp_path: Path) -> None:
+    for name in ("a.py", "b.py"):
+        (tmp_path / name).write_text("import lateen_filter")
+    with pytest.raises(BuildError, match=r"which of these is the filter\? a, b"):
+        find_sources(tmp_path)
