@@ -18,6 +18,7 @@ import pytest
 from extauthz.policies import WORKLOAD_POLICY
 from lateen.envoy_binary import envoy_path
 from lateen.envoyapi.lateen.v1alpha1 import workload_pb2
+from lateen.wire.transport import Transport
 from tests.extauthz import tokens
 from tests.extauthz.envoy_config import NAME, PROXY, envoy_config
 from tests.fakes.control_plane import DeltaAds, serve_ads, serve_sds
@@ -207,10 +208,12 @@ async def running_mesh(folder: Path, *more: str, target: str = TARGET, replicas:
         await ads_server.stop(None)
 
 
-async def test_the_payments_policies(tmp_path: Path) -> None:
+@pytest.mark.parametrize("transport", Transport)
+async def test_the_payments_policies(tmp_path: Path, transport: Transport) -> None:
+    carried = ("--transport", transport)
     async with (
         key_server() as issuer,
-        running_mesh(tmp_path, "--jwks-override", f"https://auth.corp.com/jwks={issuer.url}/jwks") as mesh,
+        running_mesh(tmp_path, *carried, "--jwks-override", f"https://auth.corp.com/jwks={issuer.url}/jwks") as mesh,
     ):
         issuer.answers["/jwks"] = (200, {}, tokens.JWKS.encode())
         rule = {"issuer": tokens.ISSUER, "jwksUri": "https://auth.corp.com/jwks", "audiences": ["payments-api"]}
