@@ -108,6 +108,7 @@ class Connection(Speaker):
                 break
             payload = data[at + header_bytes : stop]
             at = stop
+            stream_id &= frames.MAX_STREAM_ID  # without the reserved bit
             if self._block is not None and (kind != frames.CONTINUATION or stream_id != self._block_stream):
                 raise Http2Error(ErrorCode.PROTOCOL_ERROR, "a header block with other frames in it")
             if kind == frames.DATA:
@@ -115,7 +116,7 @@ class Connection(Speaker):
             elif kind == frames.HEADERS:
                 self._on_headers(flags, stream_id, payload, events)
             else:
-                self._on_other(kind, flags, stream_id & frames.MAX_STREAM_ID, payload, events)
+                self._on_other(kind, flags, stream_id, payload, events)
             if self.closed is not None:
                 return
         life = self._life
@@ -139,7 +140,6 @@ class Connection(Speaker):
             raise Http2Error(ErrorCode.PROTOCOL_ERROR, "the first frame is not settings")
         if not stream_id & 1:
             raise Http2Error(ErrorCode.PROTOCOL_ERROR, "headers on a stream that is not the client's")
-        stream_id &= frames.MAX_STREAM_ID
         if flags & frames.END_HEADERS:
             self._on_block(flags, stream_id, payload, events)
         else:
@@ -220,7 +220,7 @@ class Connection(Speaker):
             self._credit = limits.connection_window
         stream = self._streams.get(stream_id)
         if stream is None or stream.ended:
-            self._on_late_data(stream_id & frames.MAX_STREAM_ID, events)
+            self._on_late_data(stream_id, events)
             return
         stream.credit -= size
         if stream.credit < 0:
