@@ -107,6 +107,8 @@ class LiveHeaders(Headers):
             value = host.get_header(self._map, name.lower())
         except (AttributeError, TypeError):
             raise TypeError(f"a header name must be str, not {type(name).__name__}") from None
+        if value is True:
+            return ", ".join(self.get_all(name))
         return default if value is None else value
 
     def __getitem__(self, name: str) -> str:

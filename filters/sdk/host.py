@@ -6,7 +6,7 @@ bodies below answer when there is no host, for example while a module is importe
 Numbers are Proxy-Wasm's. A wrong type is a TypeError, a refusal of the host a HostError.
 """
 
-from typing import Final, NoReturn
+from typing import Final, Literal, NoReturn
 
 REQUEST_HEADERS: Final = 0
 RESPONSE_HEADERS: Final = 2
@@ -61,7 +61,8 @@ def log(level: int, message: str | bytes) -> None:
     _missing()
 
 
-def get_header(headers: int, name: str) -> str | None:
+def get_header(headers: int, name: str) -> str | Literal[True] | None:
+    """True if there are several: only get_headers tells them apart."""
     _missing()
 
 

@@ -96,7 +96,6 @@ def add_host_calls(shim: Shim, arena: Arena, first_slot: int) -> tuple[int, int]
         flat = "".join(FLAT[letter] for letter in spec.parameters) + "i" * OUTPUTS[spec.result]
         shim.import_all({spec.host: flat})
         shim.add(_wrapper(spec, frame))
-    shim.import_all({"proxy_get_header_map_value": "iiiii"})
     shim.add(_same_bytes())
     shim.add(_get_header(frame, arena.text("surrogateescape")))
     shim.add(_set_cpu_limit())
@@ -260,10 +259,9 @@ def _same_bytes() -> Function:
 
 
 def _get_header(frame: int, error_handler: int) -> Function:
-    """get_header(map, name) -> str | None.
+    """get_header(map, name) -> str | None, or True if there are several.
 
     All headers are fetched by the first call of a callback and searched here: a call of the host costs more than a search.
-    One that occurs twice is asked for, as Envoy knows how to join it.
     """
     function = Function("host.get_header", "iii", "i")
     left, table, at, name, length, found, size = (function.new_local() for _ in range(7))
@@ -293,26 +291,8 @@ def _get_header(frame: int, error_handler: int) -> Function:
         assign_variable("headers_map", load(const(wanted))),
     )
     stale = or_(is_zero(variable("headers")), differ(variable("headers_map"), load(const(wanted))))
-    joined = join(
-        store(const(frame), const(0)),
-        store(const(frame + 4), const(0)),
-        if_(
-            call(
-                "proxy_get_header_map_value",
-                load(const(wanted)),
-                local(name),
-                local(length),
-                const(frame),
-                const(frame + 4),
-            ),
-            give(variable("&_Py_NoneStruct")),
-        ),
-        assign(value, call("PyUnicode_DecodeUTF8", load(const(frame)), load(const(frame + 4)), const(error_handler))),
-        call("release_result", const(frame)),
-        give(local(value)),
-    )
     match = join(
-        if_(local(found), joined),
+        if_(local(found), give(variable("&_Py_TrueStruct"))),
         assign(found, add(add(local(at), local(length)), const(1))),
         assign(size, load(local(table), 4)),
     )

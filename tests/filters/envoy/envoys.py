@@ -29,8 +29,9 @@ class FilterEnvoy:
         config.write_text(bootstrap(module, chains, echo_path=str(directory / "echo")))
         command = [str(envoy_path()), "-c", str(config), "--concurrency", "1", "--disable-hot-restart"]
         command += ["-l", "warning", "--component-log-level", "wasm:info"]
-        command += ["--log-path", str(self.log_path), "--admin-address-path", str(admin)]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        command += ["--admin-address-path", str(admin)]
+        with self.log_path.open("wb") as log:  # stderr: a log file is written with seconds of delay
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
         self.ports: dict[str, int] = {}
         if wait:
             self._wait(admin)
@@ -86,10 +87,10 @@ class FilterEnvoy:
         text = self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
         return re.sub(r"^\[[^\n]*?\] (\[[^\n]*?\] )?", "", text, flags=re.MULTILINE)
 
-    def wait_log(self, text: str) -> str:
-        """The log, when `text` is in it: Envoy writes it a moment later."""
+    def wait_log(self, text: str, since: int = 0) -> str:
+        """The log from `since` on, when `text` is in it: Envoy may write it a moment later."""
         end = time.monotonic() + 15
-        while text not in (log := self.log()) and time.monotonic() < end:
+        while text not in (log := self.log()[since:]) and time.monotonic() < end:
             time.sleep(0.05)
         return log
 

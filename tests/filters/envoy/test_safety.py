@@ -28,7 +28,7 @@ def test_the_request_fails_with_a_traceback_and_the_vm_lives(envoy: FilterEnvoy,
     before = len(envoy.log())
     answer = envoy.request(path)
     assert (answer.status_code, answer.text) == (500, "internal error\n")
-    assert reason in envoy.wait_log(reason)[before:]
+    assert reason in envoy.wait_log(reason, before)
     assert envoy.request("/nothing").status_code == 200
     assert "wasm_vm.cc" not in envoy.log()[before:]
 
