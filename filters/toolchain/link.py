@@ -25,6 +25,8 @@ from filters.toolchain.component import parse_component
 from filters.toolchain.deadline import add_deadline, loop_check
 from filters.toolchain.graph import I32, Graph
 from filters.toolchain.harden import STACK_RESERVE, grow_frame
+from filters.toolchain.heap import SIZES as HEAP_TYPES
+from filters.toolchain.heap import clear_heap
 from filters.toolchain.hostcalls import add_host_calls
 from filters.toolchain.image import Image
 from filters.toolchain.prune import RANGES, disable_modules, prunable_functions
@@ -61,6 +63,10 @@ def link(raw: bytes, limits: Limits | None = None, extra: Mapping[str, object] |
     guest = image.manifest()
     manifest = {**guest, **(extra or {})}
     shim = build_shim(graph, limits, dropped_callbacks(guest))
+    clear_heap(
+        image.content,
+        {title: graph.constant_of(graph.address(title)) for title in HEAP_TYPES if title in graph.addresses},
+    )
     linking = _Linking(graph, shim, image)
     linking.resolve_names()
     linking.collect(_strings(guest.get("prunable")) & set(RANGES))
