@@ -116,7 +116,7 @@ def test_what_envoy_refuses_keeps_the_old_state_and_names_the_yaml(mesh: Running
         assert mesh.proxies()["orders-0"]["types"]["RDS"]["status"] == "NACK"
         _works(mesh)
         replace_file(routes, weights.replace("weight: 90", "weight: 0").replace("weight: 10\n", "weight: 100\n"))
-        until(lambda: versions() == {"v2"}, 10, "others of the same route configuration move on")
+        until(lambda: versions() == {"v2"}, 30, "others of the same route configuration move on")
         assert mesh.proxies()["orders-0"]["types"]["RDS"]["status"] == "NACK", "and it is not forgotten"
     finally:
         replace_file(routes, weights)

@@ -255,10 +255,12 @@ def test_it_ends_with_the_process_that_started_it(small: Path, tmp_path: Path) -
         parent = subprocess.Popen(
             [sys.executable, "-c", script, *line], env=environment(tmp_path), stdout=output, stderr=output
         )
-    until(lambda: b"ready in" in (tmp_path / "out").read_bytes(), 60, "lateen up is ready")
-    (run,) = [run for run in live_runs() if run.directory == str(small)]
-    processes = command_lines(run.pid, run.id)
-    assert len(processes) > 5
-    parent.kill()
-    parent.wait()
+    try:
+        until(lambda: b"ready in" in (tmp_path / "out").read_bytes(), 60, "lateen up is ready")
+        (run,) = [run for run in live_runs() if run.directory == str(small)]
+        processes = command_lines(run.pid, run.id)
+        assert len(processes) > 5
+    finally:
+        parent.kill()
+        parent.wait()
     wait_for_end(processes)
