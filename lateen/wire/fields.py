@@ -103,6 +103,14 @@ def string_at(block: bytes, at: int) -> tuple[int, int]:
     return (size, at + 1) if size != LENGTH else long_integer(block, at + 1, LENGTH)
 
 
+def field_end(block: bytes, at: int) -> int:
+    """Where the field at `at` ends."""
+    if block[at] >= INDEXED:
+        return at + 1
+    size, start = string_at(block, at + 1 if block[at] in STATIC_NAMES else value_at(block, at))
+    return start + size
+
+
 def parse_name(key: bytes) -> Name:
     """The name and role in a literal field up to its value."""
     if key[0] in LITERAL_NAME:
@@ -137,7 +145,7 @@ def decode_string(raw: bytes, *, huffman: bool) -> bytes:
     try:
         return bytes(decode_huffman(raw))
     except HPACKDecodingError as error:
-        raise CompressionError(str(error)) from error
+        raise CompressionError("a badly coded string") from error
 
 
 def literal(name: bytes, value: bytes) -> bytes:

@@ -1,9 +1,9 @@
 """Request header blocks (HPACK, RFC 7541): decoded once, then recognised by their bytes; values only when a handler asks.
 
-We advertise a dynamic table of size 0, so once the client has said so too, a block means the same whenever it comes: whole
-blocks, field names, values and what the fields of gRPC say together are cached by their bytes, each in a bounded table shared by
-all connections. Until then (the first calls of a connection) `hpack` decodes with its table, and the result is written anew as a
-block without state.
+We advertise a dynamic table of size 0, so once the client has said so too, a block means the same whenever it comes: whole blocks,
+what many of them begin with, field names, values and what the fields of gRPC say together are cached by their bytes, each in a
+bounded table shared by all connections. Until then (the first calls of a connection) `hpack` decodes with its table, and the
+result is written anew as a block without state.
 
 A value nobody asks for is measured and not decoded: with no table, a badly coded value cannot shift what follows it.
 """
@@ -29,6 +29,7 @@ from lateen.wire.refusals import (
     WRONG_TIMEOUT,
     Refusal,
 )
+from lateen.wire.walk import Prefixes, Walk
 
 _TIMEOUT_FORM: Final = re.compile(r"([0-9]{1,8})([HMSmun])")
 _UNIT_SECONDS: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
@@ -37,6 +38,10 @@ _LENGTH_FORM: Final = re.compile(r"[0-9]{1,18}")
 _NO_TABLE: Final = b"\x20"  # a table size update to 0
 _CACHED_BYTES: Final = 1024  # of one entry
 _MAX_SPECIAL_BYTES: Final = 512  # of a field that we must decode, as sent
+
+# Names of this module are found faster than those of another.
+_STATIC_NAMES, _LITERAL_NAME, _INDEXED = fields.STATIC_NAMES, fields.LITERAL_NAME, fields.INDEXED
+_LENGTH, _LAST_PSEUDO = fields.LENGTH, fields.LAST_PSEUDO
 
 _T = TypeVar("_T")
 
@@ -87,22 +92,9 @@ class Head:
             return ()
         if self._count == len(self._spots):  # each name occurs once
             return (self._cache.value(self._block, spot),)
-        walk = self._cache.walk(self._block)
-        return tuple(self._cache.value(self._block, spot) for key, spot in walk.repeated if key == name)
-
-
-class Walk:
-    """What one pass over a block finds."""
-
-    __slots__ = ("count", "malformed", "repeated", "special", "spots")
-
-    def __init__(self) -> None:
-        """Nothing yet."""
-        self.spots: dict[str, int] = {}  # of each name, its last value
-        self.repeated: list[tuple[str, int]] = []  # all of them, once a name came twice
-        self.special: list[bytes] = []  # the fields that mean something to us, as sent
-        self.count = 0
-        self.malformed = False
+        every: list[tuple[str, int]] = []
+        self._cache.walk(self._block, every)
+        return tuple(self._cache.value(self._block, spot) for key, spot in every if key == name)
 
 
 class HeaderCache:
@@ -116,10 +108,11 @@ class HeaderCache:
         self._names: dict[bytes, fields.Name] = {}
         self._meanings: dict[bytes, Meaning] = {}
         self._values: dict[bytes, str] = {}
+        self._prefixes = Prefixes()
 
     def __len__(self) -> int:
         """The number of things held."""
-        return len(self._heads) + len(self._names) + len(self._meanings) + len(self._values)
+        return len(self._heads) + len(self._names) + len(self._meanings) + len(self._values) + len(self._prefixes)
 
     def head(self, block: bytes) -> Head:
         """The head in a block that uses no dynamic table."""
@@ -148,60 +141,55 @@ class HeaderCache:
             self._keep(self._values, raw, text)
         return text
 
-    def walk(self, block: bytes) -> Walk:
-        """Measure the fields of a block and find the names, until there are too many: the hot loop whenever a block is new."""
-        walk = Walk()
+    def walk(self, block: bytes, every: list[tuple[str, int]] | None = None, start: Walk | None = None) -> Walk:
+        """Measure the fields of a block and find the names, until there are too many: the hot loop whenever a block is new.
+
+        `every` is given all names and where their values are, also of names that come twice. With `start`, go on from there.
+        """
+        walk = Walk() if start is None else start
         spots, special, known = walk.spots, walk.special, self._names
-        static, indexed, length = fields.STATIC_NAMES, fields.INDEXED, fields.LENGTH
-        regular = False
-        most = self._max_fields
-        count = at = 0
-        end = len(block)
+        static, indexed, length, literal_name = _STATIC_NAMES, _INDEXED, _LENGTH, _LITERAL_NAME
+        last_pseudo, most = _LAST_PSEUDO, self._max_fields
+        regular, count, at, end = walk.regular, walk.count, walk.at, len(block)
         try:
             while at < end and count <= most:
-                start = at
+                begin = at
                 first = block[at]
-                name_role = static.get(first)
-                if name_role is not None:
+                if first in static:
+                    name, role = static[first]
                     spot = at + 1
-                elif first in fields.LITERAL_NAME and (size := block[at + 1] & length) != length:
+                elif first in literal_name and (size := block[at + 1] & length) != length:
                     spot = at + 2 + size
                     key = block[at:spot]
-                    name_role = known.get(key) or self._name(key)
+                    name, role = known.get(key) or self._name(key)
                 else:
                     spot = fields.value_at(block, at)
-                    name_role = self._name(block[at:spot])
+                    name, role = self._name(block[at:spot])
                 if first >= indexed:
                     at = spot
                     spot = -first
-                else:
-                    size = block[spot] & length
+                elif (size := block[spot] & length) != length:
                     at = spot + 1 + size
-                    if size == length:
-                        size, at = fields.long_integer(block, spot + 1, length)
-                        at += size
-                name, role = name_role
+                else:
+                    size, at = fields.long_integer(block, spot + 1, length)
+                    at += size
                 count += 1
-                if name in spots:
-                    if not walk.repeated:
-                        walk.repeated.extend(spots.items())
-                    walk.repeated.append((name, spot))
-                elif walk.repeated:
-                    walk.repeated.append((name, spot))
                 spots[name] = spot
                 if role:
-                    special.append(block[start:at])
-                    if role > fields.LAST_PSEUDO:
+                    special.append(block[begin:at])
+                    if role > last_pseudo:
                         regular = True
                     elif regular:
                         walk.malformed = True
                 else:
                     regular = True
+                if every is not None:
+                    every.append((name, spot))
         except IndexError:
             raise CompressionError("a header block that ends early") from None
         if at > end:
             raise CompressionError("a header block that ends early")
-        walk.count = count
+        walk.regular, walk.count, walk.at = regular, count, at
         return walk
 
     def _keep(self, table: dict[bytes, _T], key: bytes, entry: _T) -> None:
@@ -217,7 +205,12 @@ class HeaderCache:
         return name
 
     def _parse(self, block: bytes) -> Head:
-        walk = self.walk(block)
+        start = self._prefixes.start(block)
+        walk = self.walk(block, None, start)
+        if start is None and not walk.malformed and walk.count <= self._max_fields:
+            prefix = self._prefixes.new_prefix(block)
+            if prefix:
+                self._prefixes.learn(prefix, self.walk(prefix))
         if walk.malformed:
             return Head(self, b"", {}, 0, Meaning(refusal=MALFORMED))
         key = b"".join(walk.special)
@@ -296,7 +289,8 @@ class HeaderDecoder:
         except OversizedHeaderListError as error:
             raise Http2Error(ErrorCode.ENHANCE_YOUR_CALM, "a header list that is too large") from error
         except (HPACKDecodingError, IndexError) as error:
-            raise CompressionError(str(error) or type(error).__name__) from error
+            # The words of the library may hold an address of our memory; the client would read them.
+            raise CompressionError("a header block that cannot be decoded") from error
         if decoder.header_table_size == 0 and decoder.max_allowed_table_size == 0:
             self._decoder = None
         return b"".join(fields.literal(bytes(name), bytes(value)) for name, value in decoded)
