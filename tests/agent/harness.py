@@ -26,7 +26,7 @@ def loopback_address() -> str:
     return f"127.{random.randint(100, 250)}.{random.randint(1, 250)}.{random.randint(2, 250)}"
 
 
-def eventually(probe: Callable[[], T | None], what: str, seconds: float = 15.0) -> T:
+def eventually(probe: Callable[[], T | None], what: str, seconds: float = 40.0) -> T:
     """Poll until `probe` gives something that is neither None nor False; the last exception is shown if it never does."""
     deadline = time.monotonic() + seconds
     last: Exception | None = None
