@@ -222,7 +222,7 @@ async def test_broken_yaml_keeps_the_good_state_and_says_where(plane: Plane) -> 
 
 
 async def next_event(lines: AsyncIterator[str], name: str, **fields: object) -> Mapping[str, Any]:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             told = json.loads(await anext(lines))
             if told["event"] == name and all(told[k] == v for k, v in fields.items()):
