@@ -1,4 +1,4 @@
-"""Runs last while a module is built, in the guest: says what it holds, and tidies the heap that will be its image."""
+"""Runs last while a module is built, in the guest: says what it holds, and frees what nobody uses."""
 
 import gc
 import inspect
@@ -55,22 +55,9 @@ def _callbacks() -> set[str]:
 
 
 def freeze() -> bytes:
-    """Leave the manifest in memory and wipe what is free; the result must be kept referenced."""
+    """Leave the manifest in memory and free what nobody uses; the result must be kept referenced."""
     sys.path_importer_cache.clear()  # holds the times of directories that only the build has
     text = json.dumps(manifest(), sort_keys=True).encode()
     found = MARK + f"{len(text):08x}".encode() + text
     gc.collect()
-    _wipe()
     return found
-
-
-def _wipe() -> None:
-    """Fill free blocks of the allocators with zeroes: zeroes cost nothing in the module."""
-    for _ in range(2):
-        for size in range(48, 513, 16):
-            keep = [bytes(size - 33) for _ in range(1 + 200_000 // size)]
-            del keep
-        for power in range(17, 8, -1):
-            keep = [bytes((1 << power) - 64) for _ in range(max(1, (1 << 20) >> power))]
-            del keep
-    gc.collect()

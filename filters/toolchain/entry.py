@@ -14,7 +14,7 @@ sys.dont_write_bytecode = True
 
 def scrub(blocks):
     kept = [1000 + number for number in range(blocks)]  # the smallest blocks, of 16 bytes
-    for size in range(1, 480, 16):
+    for size in range(1, 480, 8):
         kept = [bytes(size) for _ in range(blocks)]
         del kept
 
