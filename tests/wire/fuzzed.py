@@ -32,6 +32,7 @@ LIMITS: Final = Limits(
     resets=6,
     connection_age=500.0,
 )
+_WITH_TABLE: Final = Limits(header_table_bytes=4096, concurrent_streams=4, connection_age=500.0)
 _ENTRIES: Final = 16
 _OPENING: Final = frames.PREFACE + frames.settings() + frames.settings(ack=True)
 _MOST_STEPS: Final = 400
@@ -54,6 +55,9 @@ def _blocks() -> tuple[bytes, ...]:
 BLOCKS: Final = _blocks()
 
 
+_NO_TABLE: Final = b"\x20"
+
+
 class Play:
     """A client's moves, each some bytes of the input, against a connection; raises AssertionError when a rule is broken."""
 
@@ -64,7 +68,7 @@ class Play:
         self._now = 0.0
         first = self._byte()
         self._cache = HeaderCache(LIMITS, _ENTRIES)
-        limits = LIMITS if first & 2 else Limits(header_table_bytes=4096, concurrent_streams=4)
+        limits = LIMITS if first & 2 else _WITH_TABLE
         self._connection = Connection(limits, cache=self._cache)
         self._open: dict[int, Call] = {}  # calls that were handed over and not answered
         self._called: set[int] = set()
@@ -73,6 +77,8 @@ class Play:
         self._rest = bytearray()
         if first & 1:
             self._receive(_OPENING)
+        if first & 13 == 1:  # and the table was given up already: from there on things are quick
+            self._receive(frames.headers(1, _NO_TABLE + BLOCKS[0]) + frames.rst_stream(1))
 
     def run(self) -> None:
         """To the end of the data, or of the connection."""
@@ -205,8 +211,8 @@ def header_blocks(data: bytes) -> None:
     if stateless:
         ours.acknowledged()
         theirs.max_allowed_table_size = 0
-        ours.head(b"\x20" + BLOCKS[0])
-        theirs.decode(b"\x20" + BLOCKS[0], raw=True)
+        ours.head(_NO_TABLE + BLOCKS[0])
+        theirs.decode(_NO_TABLE + BLOCKS[0], raw=True)
     at = 1
     while at < len(data):
         size = data[at]

@@ -17,7 +17,7 @@ from lateen.wire.connection import Cancelled, Connection
 from lateen.wire.limits import Limits
 from tests.fuzzing import examples
 from tests.wire import frames, fuzzed
-from tests.wire.plays import all_plays, sent
+from tests.wire.script import all_plays, sent
 
 pytestmark = pytest.mark.fuzz
 

@@ -9,7 +9,7 @@ from lateen.wire.connection import Cancelled, Closed, Connection, Event
 from lateen.wire.limits import Limits
 from tests.wire import frames
 from tests.wire.frames import Coder
-from tests.wire.plays import Line, Play, all_plays, described, payload, sent
+from tests.wire.script import Line, Play, all_plays, described, payload, sent
 
 PLAYS = {play.name: play for play in all_plays()}
 CUTS: dict[str, Callable[[bytes], Iterable[bytes]]] = {
