@@ -210,16 +210,11 @@ def _componentize(stage: Path, name: str, lazy: tuple[str, ...], seed: int, warn
 
 
 def _explain(output: str, warnings: tuple[Finding, ...]) -> str:
-    """The guest's traceback, without the build's own frames."""
-    start = output.rfind("Traceback (most recent call last)")
-    text = output[start:] if start >= 0 else output
-    kept = [
-        line
-        for line in text.splitlines()
-        if line.strip() and "wasm-function" not in line and "stack backtrace" not in line
-    ]
-    lines = ["the filter cannot be imported", *kept[-30:]]
-    return "\n".join([*lines, *(f"\n{finding}" for finding in warnings)])
+    """The guest's last traceback; what the tools around it print after that helps nobody."""
+    lines = output[max(0, output.rfind("Traceback (most recent call last)")) :].splitlines()
+    end = next((place for place, line in enumerate(lines[1:], 1) if line and not line[0].isspace()), len(lines))
+    kept = [line for line in lines[: end + 1] if "importlib._bootstrap" not in line][-30:]
+    return "\n".join(["the filter cannot be imported", *kept, *(f"\n{finding}" for finding in warnings)])
 
 
 __all__ = ["BuildError", "Built", "MalformedModuleError", "build", "find_sources"]
