@@ -60,7 +60,7 @@ test-deps:
 		|| echo 'test-deps: not installed, tests in network namespaces will be skipped' >&2; \
 	fi
 	@if command -v go >/dev/null && ! { command -v h2spec || test -x "$$(go env GOPATH)/bin/h2spec"; } >/dev/null; then \
-		timeout 180 go install github.com/summerwind/h2spec/cmd/h2spec@v2.2.1 \
+		timeout 180 go install github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible \
 		|| echo 'test-deps: no h2spec, its test will be skipped' >&2; \
 	fi
 

@@ -25,7 +25,8 @@ def h2spec() -> str | None:
 
 
 @pytest.mark.skipif(
-    h2spec() is None, reason="h2spec is not installed: go install github.com/summerwind/h2spec/cmd/h2spec@v2.2.1"
+    h2spec() is None,
+    reason="h2spec is not installed: go install github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible",
 )
 def test_h2spec(tmp_path: Path) -> None:
     report = tmp_path / "h2spec.xml"
@@ -53,6 +54,6 @@ def test_h2spec(tmp_path: Path) -> None:
         if case.find("failure") is not None or case.find("error") is not None
     }
     skipped = [case for case in cases if case.find("skipped") is not None]
-    assert len(cases) == 145, output
+    assert len(cases) >= 145, output
     assert not skipped
     assert failed == set(EXCEPTIONS), output
