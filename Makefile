@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INPUTS := pyproject.toml hatch_build.py $(shell find tools/envoyapi -name '*.py' -o -name '*.proto')
-CODE := $(wildcard lateen extauthz ratelimit ca filters tests benchmarks tools hatch_build.py)
+CODE := $(wildcard lateen lateen_filter extauthz ratelimit ca filters tests benchmarks tools hatch_build.py)
 
 # The generated package can be lost while the stamps remain: then install anew.
 ifeq ($(wildcard lateen/envoyapi/__init__.py),)
