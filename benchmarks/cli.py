@@ -22,6 +22,7 @@ MODULES = {
     "checks": "checks",
     "counting": "counting",
     "snapshots": "snapshots",
+    "wire": "wire",
     "path": "whole_path",
 }
 
@@ -33,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
         description="Measure what Lateen costs, as ratios to a baseline in the same run. About 3 minutes.",
         epilog="decisions: authorization decision; checks: a whole Check of the authorization service; "
         "counting: rate limit counters in Redis; snapshots: configuration of a proxy; "
+        "wire: a gRPC call on our server and on grpcio's; "
         "path: client, gateway, sidecar, application through real Envoys",
     )
     made.add_argument("--quick", action="store_true", help="short samples, for seeing that it works (under 30 s)")
