@@ -35,6 +35,7 @@ _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _MAX_INTEGER_BYTES: Final = 4
 _MAX_NAME_BYTES: Final = 256
+_MOST_UPDATES: Final = 2
 _LONG_INDEX: Final = frozenset((0x0F, 0x1F))
 LITERAL_NAME: Final = frozenset((0x00, 0x10, 0x40))
 LENGTH: Final = 0x7F  # of a string: the bits, and the value that says that more bytes follow
@@ -109,6 +110,19 @@ def field_end(block: bytes, at: int) -> int:
         return at + 1
     size, start = string_at(block, at + 1 if block[at] in STATIC_NAMES else value_at(block, at))
     return start + size
+
+
+def too_many_updates(block: bytes) -> bool:
+    """Whether a block begins with more table size updates than an encoder has reason to send (section 4.2): each costs us time."""
+    at = 0
+    try:
+        for _ in range(_MOST_UPDATES):
+            if block[at] & 0xE0 != 0x20:
+                return False
+            at = at + 1 if block[at] & 0x1F != 0x1F else long_integer(block, at + 1, 0x1F)[1]
+        return block[at] & 0xE0 == 0x20
+    except IndexError:
+        return False
 
 
 def parse_name(key: bytes) -> Name:

@@ -35,6 +35,9 @@ _TIMEOUT_FORM: Final = re.compile(r"([0-9]{1,8})([HMSmun])")
 _UNIT_SECONDS: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _GRPC: Final = re.compile(r"application/grpc(?:[+;].*)?", re.IGNORECASE)
 _LENGTH_FORM: Final = re.compile(r"[0-9]{1,18}")
+_UNACKNOWLEDGED_BYTES: Final = (
+    256 * 1024
+)  # of blocks before a client knows our SETTINGS: a round trip's worth for a busy one
 _NO_TABLE: Final = b"\x20"  # a table size update to 0
 _CACHED_BYTES: Final = 1024  # of one entry
 _MAX_SPECIAL_BYTES: Final = 512  # of a field that we must decode, as sent
@@ -264,6 +267,7 @@ class HeaderDecoder:
         """A connection begins with a table of 4096 bytes, whatever we say."""
         self._cache = cache
         self._table_bytes = limits.header_table_bytes
+        self._allowance = _UNACKNOWLEDGED_BYTES
         self._decoder: Decoder | None = Decoder(max_header_list_size=limits.header_list_bytes)
 
     def acknowledged(self) -> None:
@@ -284,6 +288,11 @@ class HeaderDecoder:
         decoder = self._decoder
         if decoder is None:
             return block.lstrip(_NO_TABLE) if block.startswith(_NO_TABLE) else block
+        self._allowance -= len(block)
+        if self._allowance < 0 and not self._table_bytes:
+            raise Http2Error(ErrorCode.ENHANCE_YOUR_CALM, "settings not acknowledged for too many calls")
+        if fields.too_many_updates(block):
+            raise CompressionError("more than two table size updates in a block")
         try:
             decoded = decoder.decode(block, raw=True)
         except OversizedHeaderListError as error:

@@ -275,7 +275,9 @@ async def test_an_hpack_bomb(victim: Process, bomb: str, first: bool) -> None:
         await raw.send(frames.ping())
         while (frame := await raw.receive()) is not None and frame.type != frames.PING:
             if frame.type == frames.GOAWAY:
-                assert frame.error in ("COMPRESSION_ERROR", "ENHANCE_YOUR_CALM", "PROTOCOL_ERROR")
+                # A loaded machine may not come to it before the time to acknowledge our SETTINGS is over.
+                late = ("SETTINGS_TIMEOUT",) if first else ()
+                assert frame.error in ("COMPRESSION_ERROR", "ENHANCE_YOUR_CALM", "PROTOCOL_ERROR", *late)
             elif frame.type == frames.HEADERS:
                 assert dict(raw.coder.read(frame.payload))["grpc-status"] != "0"
 

@@ -244,6 +244,27 @@ def test_a_client_must_then_give_it_up() -> None:
         decoder.head(Encoder().encode(request_fields(PATH)))
 
 
+def test_table_size_updates_are_at_most_two_in_a_block() -> None:
+    fields_of_a_request = coded(request_fields(PATH))
+    for updates in (b"\x20", b"\x20\x3f\xe1\x1f", b"\x3f\x00\x30"):
+        decoder = HeaderDecoder(HeaderCache(LIMITS), LIMITS)
+        assert decoder.head(updates + fields_of_a_request).path == PATH
+        with pytest.raises(CompressionError, match="more than two"):
+            decoder.head(b"\x20" + updates + updates + fields_of_a_request)
+
+
+def test_a_client_cannot_keep_its_table_by_never_acknowledging() -> None:
+    """Blocks that need the table are dear: a round trip's worth is decoded."""
+    decoder = HeaderDecoder(HeaderCache(LIMITS), LIMITS)
+    block = coded(request_fields(PATH, ("x-a", "b" * 10_000)), huffman=False)
+    taken = 256 * 1024 // len(block)
+    for _ in range(taken):
+        decoder.head(block)
+    with pytest.raises(Http2Error) as caught:
+        decoder.head(block)
+    assert caught.value.code == ErrorCode.ENHANCE_YOUR_CALM
+
+
 def test_a_table_can_be_allowed() -> None:
     limits = Limits(header_table_bytes=4096)
     decoder = HeaderDecoder(HeaderCache(limits), limits)
