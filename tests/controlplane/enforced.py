@@ -123,11 +123,18 @@ class Case:
     dry_run: bool = False
 
 
+@dataclass(frozen=True)
+class InSeconds:
+    """A time for a claim, as seconds from when the token is made."""
+
+    seconds: int
+
+
 def token(claims: Mapping[str, object], **header: str) -> str:
     """Signed by the issuer's key, valid for an hour."""
-    return jwt.encode(
-        {"iss": ISSUER, "sub": "s", "exp": int(time.time()) + 3600, **claims}, KEY, "ES256", {"kid": "k1", **header}
-    )
+    now = int(time.time())
+    given = {name: now + value.seconds if isinstance(value, InSeconds) else value for name, value in claims.items()}
+    return jwt.encode({"iss": ISSUER, "sub": "s", "exp": now + 3600, **given}, KEY, "ES256", {"kid": "k1", **header})
 
 
 class _Calls:

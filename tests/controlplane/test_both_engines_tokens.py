@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
-from tests.controlplane.enforced import JWKS, Ask, Case, Enforced, enforced, token
+from tests.controlplane.enforced import JWKS, Ask, Case, Enforced, InSeconds, enforced, token
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -102,7 +102,7 @@ CASES = [
         Ask(OK, method="OPTIONS", token="x.y.z", headers={"origin": "https://a", "access-control-request-method": "GET"}),
         Ask(BAD, method="OPTIONS", token="x.y.z"),
     ], tokens={"jwtRules": [_FIRST]}),
-    Case("times", [Ask(OK, token={"exp": int(time.time()) - 20}), Ask(BAD, token={"exp": int(time.time()) - 200}), Ask(BAD, token={"nbf": int(time.time()) + 900})], tokens={"jwtRules": [_FIRST]}),
+    Case("times", [Ask(OK, token={"exp": InSeconds(-20)}), Ask(BAD, token={"exp": InSeconds(-200)}), Ask(BAD, token={"nbf": InSeconds(900)})], tokens={"jwtRules": [_FIRST]}),
     Case("spaces", [Ask(OK, token={"groups": "a b"}), Ask(OK, token={"groups": " b  a "}), Ask(NO, token={"groups": "ab"}), Ask(NO, token={"groups": "a\tb"})], [{"rules": [{"when": [{"key": "request.auth.claims[groups]", "values": ["b"]}]}]}], tokens={"jwtRules": [{**_FIRST, "spaceDelimitedClaims": ["groups"]}]}),
     Case("forwarded", [Ask(OK, token=_T)], tokens={"jwtRules": [{**_FIRST, "forwardOriginalToken": True, "outputPayloadToHeader": "x-payload"}]}),
 ]  # fmt: skip

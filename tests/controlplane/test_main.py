@@ -418,9 +418,9 @@ async def test_an_address_in_use_is_said(plane: Plane) -> None:
 
 @in_one_loop
 async def test_info_and_health(plane: Plane) -> None:
-    (plane.config / "mesh.yaml").write_text("trustDomain: other.example\n")
-    await until(lambda: plane.get("/v1/info"), lambda value: value["trust_domain"] == "other.example")
-    assert (await plane.get("/v1/info"))["mesh"] == {"trustDomain": "other.example"}
+    (plane.config / "mesh.yaml").write_text("accessLogFile: /dev/stdout\n")
+    await until(lambda: plane.get("/v1/info"), lambda value: value["mesh"].get("accessLogFile") == "/dev/stdout")
+    assert (await plane.get("/v1/info"))["trust_domain"] == "cluster.local"
     async with httpx.AsyncClient(trust_env=False) as http:
         assert (await http.get(f"http://{plane.address}:15014/healthz")).text == "ok\n"
 

@@ -135,8 +135,8 @@ def test_replicas_can_be_added_and_removed(mesh: RunningMesh) -> None:
     ledger = "name: ledger\n  namespace: legacy-system\nspec:\n  replicas: 1"
     with mesh.edited("workloads.yaml", (ledger, ledger.replace("replicas: 1", "replicas: 2"))):
         until(lambda: replicas() == {"ledger-0", "ledger-1"}, 20)
-        assert "started legacy-system/ledger-1" in mesh.output
-    until(lambda: "stopped legacy-system/ledger-1" in mesh.output, 15)
+        until(lambda: "started legacy-system/ledger-1" in mesh.output, 20)
+    until(lambda: "stopped legacy-system/ledger-1" in mesh.output, 30)
     assert replicas() == {"ledger-0"}
 
 
