@@ -35,7 +35,7 @@ def app(request: pytest.FixtureRequest) -> Iterator["subprocess.Popen[bytes]"]:
             time.sleep(0.01)
     yield process
     process.send_signal(signal.SIGTERM)
-    assert process.wait(2) == 0
+    assert process.wait(10) in {0, -15}, "-15: told to end before it was up"
 
 
 def _ask(path: str = "/", method: str = "GET", body: bytes | None = None, **headers: str) -> tuple[int, dict[str, Any]]:

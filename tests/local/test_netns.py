@@ -13,6 +13,8 @@ from lateen.local.leases import NETNS_RANGES, VIP_RANGES, Lease, lease_network, 
 from lateen.local.placement import Replica, hosts_file
 from lateen.local.plan import Workload, WorkloadKind
 
+pytestmark = pytest.mark.xdist_group("netns")  # the namespaces have fixed names
+
 RUN_ID = "f0f0f0"
 
 
