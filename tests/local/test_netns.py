@@ -1,6 +1,9 @@
 """Real namespaces (root only), without a mesh in them."""
 
+import fcntl
+import os
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from ipaddress import IPv4Network
@@ -15,7 +18,7 @@ from lateen.local.plan import Workload, WorkloadKind
 
 pytestmark = pytest.mark.xdist_group("netns")  # the namespaces have fixed names
 
-RUN_ID = "f0f0f0"
+RUN_ID = f"f{os.getpid() % 0xFFFFF:05x}"  # of this process: two may run at once
 
 
 def test_the_rules_leave_envoys_own_traffic_alone() -> None:
@@ -93,3 +96,11 @@ def test_envoys_user_has_no_capabilities(network: tuple[netns.Network, list[Repl
     assert fields["Uid"] == ["1337"] * 4
     assert int(fields["CapEff"][0], 16) == 0
     assert fields["NoNewPrivs"] == ["1"]
+
+
+@pytest.fixture(autouse=True)
+def _one_at_a_time() -> Iterator[None]:
+    """Addresses and names are fixed, so test workers take turns."""
+    with (Path(tempfile.gettempdir()) / "lateen-test-netns.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
