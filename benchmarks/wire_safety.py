@@ -52,7 +52,7 @@ MEASURES: Final[Mapping[str, Sequence[Edit]]] = {
         (_SPEAKER, "        if len(message) > self._limits.response_bytes:", "        if False:"),
         (
             _SPEAKER,
-            "        elif self._life.stalled_since != NEVER and not self._has_room(size):",
+            "        elif (self._unsent > self._share or self._life.stalled_since != NEVER) and not self._has_room(size):",
             "        elif False:",
         ),
         (_SPEAKER, "            self._unsent += size\n            self._out.append", "            self._out.append"),

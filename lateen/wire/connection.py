@@ -4,6 +4,7 @@ An error of the connection ends it with GOAWAY, one of a stream with RST_STREAM,
 are RFC 9113's. Everything a client can make us hold or do is bounded by `Limits`.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from lateen.wire import frames
@@ -35,9 +36,13 @@ class Connection(Speaker):
         peer_identity: str | None = None,
         refused: dict[str, int] | None = None,
         age: float | None = None,
+        room: Callable[[], bool] | None = None,
     ) -> None:
-        """`cache` and `refused` (counts by reason) may be shared by all connections of a server; `age` varies the limit."""
-        super().__init__(limits, now, age, refused)
+        """`cache` and `refused` (counts by reason) may be shared by all connections of a server; `age` varies the limit.
+
+        `room` says whether the server may hold more than each connection's share.
+        """
+        super().__init__(limits, now, age, refused, room)
         self.peer_identity = peer_identity
         self._decoder = HeaderDecoder(cache if cache is not None else HeaderCache(limits), limits)
         self._partial = bytearray()
@@ -248,7 +253,9 @@ class Connection(Speaker):
                 stream.body = bytearray()
             stream.body += payload
             self._held += len(payload)
-            wrong = NO_ROOM if self._held > limits.input_bytes else problem(stream.body, limits.request_bytes)
+            wrong = problem(stream.body, limits.request_bytes)
+            if self._held > limits.input_bytes or not self._server_has_room():
+                wrong = NO_ROOM
         if wrong is not None:
             self._refuse(stream, wrong, events)
         elif stream.credit < limits.stream_window >> 1:

@@ -19,6 +19,8 @@ class Limits:
     response_bytes: int = 16 * 1024 * 1024  # of one message
     input_bytes: int = 16 * 1024 * 1024  # of all requests that are still incomplete
     output_bytes: int = 32 * 1024 * 1024  # answered and not yet read by the client
+    share_bytes: int = 256 * 1024  # of both, that a connection may always hold
+    server_bytes: int = 256 * 1024 * 1024  # of both, of the whole server: more than a share is held only below this
     connection_window: int = 1024 * 1024  # what a client may send on all streams before it hears from us
     stream_window: int = 256 * 1024  # the same on one stream
 

@@ -131,6 +131,12 @@ class Pump(asyncio.BufferedProtocol):
             due = connection.next_deadline()
         return due
 
+    @property
+    def held(self) -> int:
+        """Bytes that wait here for the client."""
+        waiting = self._transport.get_write_buffer_size() if self._transport is not None else 0
+        return waiting + (self._connection.held if self._connection is not None else 0)
+
     def drain(self, grace: float) -> None:
         """Ask the client to go; the calls in flight may end."""
         if self._connection is None:
@@ -155,6 +161,7 @@ class Pump(asyncio.BufferedProtocol):
             peer_identity=peer_identity,
             refused=server.stats.refused,
             age=server.age(),
+            room=server.has_room,
         )
         self._flush()
 

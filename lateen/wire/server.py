@@ -145,6 +145,10 @@ class Server:
         if not self.pumps:
             self._empty.set()
 
+    def has_room(self) -> bool:
+        """Whether a connection may hold more than its share."""
+        return sum(pump.held for pump in self.pumps) < self.limits.server_bytes
+
     def count(self, reason: str) -> None:
         """Count something refused."""
         self.stats.refused[reason] = self.stats.refused.get(reason, 0) + 1

@@ -3,6 +3,7 @@
 `connection` is the other half, which listens.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from lateen.wire import frames, responses
@@ -23,8 +24,17 @@ _KEEPALIVE_PING: Final = b"alivelat"
 class Speaker:
     """The streams of one connection, and everything the server says on them. Times are monotonic seconds."""
 
-    def __init__(self, limits: Limits, now: float, age: float | None, refused: dict[str, int] | None) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        now: float,
+        age: float | None,
+        refused: dict[str, int] | None,
+        room: Callable[[], bool] | None,
+    ) -> None:
         """Nothing is said yet."""
+        self._room = room
+        self._share = limits.share_bytes
         self.closed: str | None = None  # why, once it is over
         self.opened = 0  # streams
         self.answered = 0  # of them, in any way
@@ -69,6 +79,11 @@ class Speaker:
         """Streams that are open in either direction."""
         return len(self._streams)
 
+    @property
+    def held(self) -> int:
+        """Bytes of unfinished requests, and of answers that the transport has not taken."""
+        return self._held + self._unsent + self._sending.held
+
     def answer(self, stream_id: int, message: bytes) -> None:
         """Answer a call; nothing happens if it was cancelled or answered before."""
         stream = self._streams.get(stream_id)
@@ -78,7 +93,7 @@ class Speaker:
         size = len(message) + responses.PREFIX_BYTES
         if len(message) > self._limits.response_bytes:
             self.fail(stream_id, StatusCode.RESOURCE_EXHAUSTED, "the answer is larger than this server sends")
-        elif self._life.stalled_since != NEVER and not self._has_room(size):
+        elif (self._unsent > self._share or self._life.stalled_since != NEVER) and not self._has_room(size):
             self.fail(stream_id, StatusCode.RESOURCE_EXHAUSTED, "too many answers on this connection wait to be read")
         elif size <= stream.window and size <= sending.window and size <= sending.frame_size:
             sending.window -= size
@@ -186,7 +201,11 @@ class Speaker:
 
     def _has_room(self, size: int) -> bool:
         """Whether an answer may wait for windows or the transport."""
-        return self._unsent + self._sending.held + size <= self._limits.output_bytes
+        return self._unsent + self._sending.held + size <= self._limits.output_bytes and self._server_has_room(size)
+
+    def _server_has_room(self, size: int = 0) -> bool:
+        """Whether this connection may hold so much more, with all that others hold."""
+        return self.held + size <= self._share or self._room is None or self._room()
 
     def _send_slowly(self, stream: Stream, headers: bytes, body: bytes, trailers: bytes) -> None:
         stream.answered = True

@@ -243,6 +243,38 @@ async def test_a_client_cannot_hold_more_than_its_share_of_unfinished_messages(v
         assert len(refused) == 999
 
 
+async def test_what_all_connections_hold_together_is_bounded() -> None:
+    """Each is far below its own bounds: beyond the server's, none holds more than its share, and small calls go on."""
+    limits = {"server_bytes": 8 * MEGABYTE, "share_bytes": 64 * 1024, **SHORT, "request_timeout": 20.0}
+    with server(Options(limits=limits)) as process:
+        async with neighbour(process), contextlib.AsyncExitStack() as stack:
+            raws = [await stack.enter_async_context(await Raw.open(process.address)) for _ in range(60)]
+
+            async def hold(raw: Raw) -> str:
+                """Send three megabytes of a message that has four, as fast as the server lets us; what becomes of it."""
+                await raw.send(frames.headers(1, raw.coder.request(handlers.ECHO)))
+                await raw.send(frames.data(1, frames.message(b"", length=4_000_000)))
+                credit, sent = 250_000, 0
+                while sent < 3_000_000:
+                    while credit >= 16_000 and sent < 3_000_000:
+                        await raw.send(frames.data(1, b"x" * 16_000))
+                        credit, sent = credit - 16_000, sent + 16_000
+                    if sent < 3_000_000:
+                        frame = await raw.until(frames.WINDOW_UPDATE, frames.HEADERS)
+                        if frame.type == frames.HEADERS:
+                            return dict(raw.coder.read(frame.payload))["grpc-status"]
+                        credit += int.from_bytes(frame.payload, "big") if frame.stream else 0
+                return "held"
+
+            ends = await asyncio.gather(*(hold(raw) for raw in raws))
+            assert ends.count("held") * 3_000_000 <= 12 * MEGABYTE
+            assert set(ends) == {"held", "8"}
+            # Whoever asks for no more than its share is served, on these connections too.
+            for raw in raws:
+                await raw.send(raw.coder.call(3, handlers.ECHO, b"x" * 10_000))
+                assert len((await raw.answer(3))[0]) == 10_000
+
+
 HPACK_BOMBS: dict[str, Callable[[Coder], bytes]] = {
     "one huge entry, referred to again and again": lambda coder: coder.block([("x-a", "b" * 3000)]) + b"\xbe" * 12_000,
     "many fields": lambda coder: coder.block(frames.request_fields(handlers.ECHO)) + b"\x88" * 15_000,
