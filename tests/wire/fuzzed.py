@@ -1,4 +1,4 @@
-"""What must hold whatever a client sends: one play of a connection, and one header block, each made of any bytes.
+"""What must hold whatever a client sends: frames, header blocks, and plays of a whole connection, each made of any bytes.
 
 Hypothesis writes the bytes in the suite, atheris in `make fuzz`. Nothing here needs more than the standard library and hpack.
 """
@@ -201,18 +201,66 @@ def play(data: bytes) -> None:
     Play(data).run()
 
 
+_PLAIN: Final = bytes((0x83, 0x86, 0x04, 2)) + b"/a" + bytes((0x0F, 0x10, 16)) + b"application/grpc"
+_CALLS: Final = (
+    frames.headers(1, _NO_TABLE + _PLAIN),  # one whose message is still to come
+    frames.data(1, b"\0\0"),
+    frames.headers(3, _PLAIN),
+    frames.data(3, frames.message(b"x"), end=True),
+)
+_CACHE: Final = HeaderCache(LIMITS)
+
+
+def frame_bytes(data: bytes) -> None:
+    """What a client sends as it is. The first byte: whether the connection is open and has calls, and where the rest is cut in two."""
+    if not data:
+        return
+    first, sent = data[0], data[1:]
+    connection = Connection(LIMITS, cache=_CACHE)
+    begun = 0
+    if first & 1:
+        opening = _OPENING if first & 2 else _OPENING + b"".join(_CALLS)
+        connection.receive(opening)
+        begun = len(connection.data_to_send())
+    cut = first >> 2
+    events = connection.receive(sent[:cut]) if cut else []
+    events += connection.receive(sent[cut:])
+    out = connection.data_to_send()
+    assert len(out) <= 200 + 40 * len(sent), "we say more than the client"
+    assert begun or len(connection._partial) <= max(len(data), 24)
+    assert len(connection._partial) <= 16_384 + 9
+    assert 0 <= connection._held <= LIMITS.input_bytes
+    assert connection.open_streams <= LIMITS.concurrent_streams
+    called = {event.stream_id for event in events if isinstance(event, Call)}
+    assert len(called) <= LIMITS.concurrent_streams
+    if connection.closed is not None:
+        assert connection.receive(sent) == []
+        assert connection.data_to_send() == b""
+        return
+    for stream in sorted(called):
+        connection.answer(stream, b"a")
+    due = connection.next_deadline()
+    assert due is not None
+    connection.drain(0.0, 1.0)
+    connection.on_time(2.0)
+    assert connection.closed is not None, "it outlives its drain"
+
+
+_NEVER_CHANGES: Final = Decoder(max_header_list_size=LIMITS.header_list_bytes)
+_NEVER_CHANGES.max_allowed_table_size = 0
+_NEVER_CHANGES.header_table_size = 0
+
+
 def header_blocks(data: bytes) -> None:
-    """Header blocks one after the other on one connection, and what `hpack` says of each."""
+    """Header blocks one after the other on one connection, and what `hpack` says of each. The first byte: whether there is a table."""
     if not data:
         return
     cache = HeaderCache(LIMITS, _ENTRIES)
-    ours, theirs = HeaderDecoder(cache, LIMITS), Decoder(max_header_list_size=LIMITS.header_list_bytes)
-    stateless = bool(data[0] & 1)
-    if stateless:
-        ours.acknowledged()
-        theirs.max_allowed_table_size = 0
-        ours.head(_NO_TABLE + BLOCKS[0])
-        theirs.decode(_NO_TABLE + BLOCKS[0], raw=True)
+    ours: HeaderCache | HeaderDecoder = cache
+    theirs = _NEVER_CHANGES
+    if not data[0] & 1:
+        ours = HeaderDecoder(cache, LIMITS)
+        theirs = Decoder(max_header_list_size=LIMITS.header_list_bytes)
     at = 1
     while at < len(data):
         size = data[at]

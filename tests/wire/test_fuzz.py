@@ -24,10 +24,31 @@ pytestmark = pytest.mark.fuzz
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
 
-@settings(deadline=None, max_examples=examples(1500), suppress_health_check=SLOW)
+@settings(deadline=None, max_examples=examples(1000), suppress_health_check=SLOW)
 @given(st.binary(max_size=600))
 def test_any_play_keeps_the_rules(data: bytes) -> None:
     fuzzed.play(data)
+
+
+@settings(deadline=None, max_examples=examples(1000), suppress_health_check=SLOW)
+@given(st.integers(0, 255), st.binary(max_size=200))
+def test_any_bytes_of_frames(first: int, data: bytes) -> None:
+    fuzzed.frame_bytes(bytes([first]) + data)
+
+
+FRAME = st.builds(
+    frames.frame,
+    st.integers(0, 11),
+    st.integers(0, 6),
+    st.binary(max_size=30),
+    st.integers(0, 255),
+)
+
+
+@settings(deadline=None, max_examples=examples(1000), suppress_health_check=SLOW)
+@given(st.integers(0, 255), st.lists(FRAME, max_size=8))
+def test_any_frames(first: int, sent_frames: list[bytes]) -> None:
+    fuzzed.frame_bytes(bytes([first]) + b"".join(sent_frames))
 
 
 MOVE = st.one_of(
@@ -39,7 +60,7 @@ MOVE = st.one_of(
 )  # fmt: skip
 
 
-@settings(deadline=None, max_examples=examples(1500), suppress_health_check=SLOW)
+@settings(deadline=None, max_examples=examples(1000), suppress_health_check=SLOW)
 @given(st.integers(0, 3), st.lists(MOVE, max_size=60))
 def test_any_play_of_whole_moves_keeps_the_rules(first: int, moves: list[bytes]) -> None:
     fuzzed.play(bytes([first]) + b"".join(moves))
