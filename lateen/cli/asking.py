@@ -30,6 +30,10 @@ AUTHENTICATION: Final = "RequestAuthentication"
 KeysOf = Callable[[KeySource], KeySet | None]
 """The keys of a remote source; None when they are not at hand."""
 _MAX_NOTES: Final = 20
+_UNREADABLE: Final = (
+    "the proxy answers 400 before any policy is asked: a path begins with a slash, is printable ASCII (encode the rest: %C3%A9) "
+    "and has neither a fragment nor, normalized, %00"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +49,15 @@ class Applying:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One request to a workload; `mutual_tls` false: it comes in plaintext."""
+    """One request to a workload.
+
+    `mutual_tls` false: it comes in plaintext; `readable` false: the proxy answers 400, whatever the policies say.
+    """
 
     request: CheckInput
     query: str = ""
     mutual_tls: bool = True
+    readable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +130,8 @@ def ask(view: MeshView, applying: Applying, question: Question, keys_of: KeysOf,
             return Answer(workload.key, Verdict.DENY, note, str(refused.key), None, position, shown_request(request))
         notes.append(note)
         request = request._replace(principal="")
+    if not question.readable:
+        return Answer(workload.key, Verdict.DENY, _UNREADABLE, "none", None, "", shown_request(request))
     authentication = _authenticated(applying.tokens, question, keys_of, now, notes)
     if isinstance(authentication, Refusal):
         rule = authentication.rule

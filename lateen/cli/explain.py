@@ -119,14 +119,16 @@ def question_of(
     hops = (view.mesh.default_config.gateway_topology or {}).get("numTrustedProxies")
     forwarded = given.get("x-forwarded-for", "")
     trusted = hops if isinstance(hops, int) and hops > 0 else 0
+    normalized = normalized_path(path, str(view.mesh.path_normalization.normalization))
     request = base._replace(
         method=method.upper() if method.islower() else method,
-        path=normalized_path(path_of(path), str(view.mesh.path_normalization.normalization)),
+        path=path_of(path) if normalized is None else normalized,
         host=host.lower(),
         headers=given or NO_HEADERS,
         remote_ip=remote_address(forwarded, trusted, source_ip) if forwarded else source_ip,
     )
-    return Question(request, path.partition("#")[0].partition("?")[2], mutual_tls=not plaintext)
+    query = path.partition("#")[0].partition("?")[2]
+    return Question(request, query, mutual_tls=not plaintext, readable=normalized is not None)
 
 
 def identity_of(view: MeshView, text: str) -> tuple[str, str]:

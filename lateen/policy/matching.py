@@ -11,8 +11,8 @@ from typing import Final
 from lateen.policy.errors import PolicyError
 from lateen.policy.request import parse_address
 
-# What Envoy's uri_template lets an operator match (its literals of RFC 3986, without "*").
-_TEMPLATE_LITERAL: Final = r"a-zA-Z0-9\-._~%!$&'()+,;:@="
+# What Envoy's uri_template lets an operator match (its literals of RFC 3986).
+_TEMPLATE_LITERAL: Final = r"a-zA-Z0-9\-._~%!$&'()*+,;:@="
 _TEMPLATE_OPERATOR: Final = re.compile(r"\{\*{1,2}\}")
 
 
