@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Final
 
 from lateen.clock import Clock
 from lateen.jwks.fetch import http_client
-from lateen.jwks.keeper import KeyKeeper, KeyUri
+from lateen.jwks.keeper import KeyKeeper, KeyUri, Timing
 from lateen.jwks.keys import KeySet
 from lateen.mesh.authorizationpolicy import Action
 from lateen.mesh.engine import engine_of
@@ -16,6 +17,10 @@ from lateen.mesh.view import MeshView
 from lateen.policy.compile import PolicyOrigin
 from lateen.policy.tokens import KeySource, TokenRule, compile_token_rules
 
+REFRESH_SECONDS: Final = 60.0
+"""How often keys are fetched for proxies: nobody tells us when a proxy meets a `kid` that it does not know, so this bounds a rotation."""
+_TIMING: Final = Timing(refresh=REFRESH_SECONDS, retry_ceiling=REFRESH_SECONDS)
+
 
 class Keys:
     """Follows the key sources of a mesh. `of` may be called from any thread; everything else belongs to the event loop."""
@@ -23,7 +28,7 @@ class Keys:
     def __init__(self, overrides: Mapping[str, str], ca_file: str, clock: Clock, changed: Callable[[], None]) -> None:
         """`changed` is told when other keys are held than before; stale keys stay while a refresh fails."""
         self._client = http_client(ca_file)
-        self._keeper = KeyKeeper(self._client, overrides=overrides, clock=clock, on_change=changed)
+        self._keeper = KeyKeeper(self._client, overrides=overrides, timing=_TIMING, clock=clock, on_change=changed)
 
     def of(self, source: KeySource) -> KeySet | None:
         """The keys held now; None when none were ever fetched."""
