@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from lateen.cli.choices import choice_of, choices_of
 from lateen.cli.exits import EPILOG, CommandError, Exit
 from lateen.cli.filters import app as filters_app
 from lateen.cli.output import Colour, Format, say
@@ -37,8 +38,24 @@ ControlPlaneOption = Annotated[
         "Default: $LATEEN_CONTROL_PLANE, else the only mesh on this host.",
     ),
 ]
-FormatOption = Annotated[Format, typer.Option("-o", "--output", help="Output format; data goes to stdout.")]
-ColourOption = Annotated[Colour, typer.Option("--color", help="Colour of diagnostics; NO_COLOR is honoured.")]
+FormatOption = Annotated[
+    Format,
+    typer.Option(
+        *("-o", "--output"),
+        parser=choice_of(Format),
+        metavar=choices_of(Format),
+        help="Output format; data goes to stdout.",
+    ),
+]
+ColourOption = Annotated[
+    Colour,
+    typer.Option(
+        "--color",
+        parser=choice_of(Colour),
+        metavar=choices_of(Colour),
+        help="Colour of diagnostics; NO_COLOR is honoured.",
+    ),
+]
 NamespaceOption = Annotated[str | None, typer.Option("-n", "--namespace", help="Only this namespace.")]
 
 
@@ -178,7 +195,9 @@ def delete(
     kind: Annotated[str, typer.Argument(metavar="KIND[/NAME]", help="As in get.")],
     name: Annotated[str | None, typer.Argument(help="Name of the resource.")] = None,
     *,
-    namespace: Annotated[str, typer.Option("-n", "--namespace", help="Its namespace.")] = "default",
+    namespace: Annotated[
+        str | None, typer.Option("-n", "--namespace", help="Its namespace.", show_default="default")
+    ] = None,
     control_plane: ControlPlaneOption = None,
 ) -> None:
     """Delete a resource that was applied to the running mesh (one from a file goes with its file)."""

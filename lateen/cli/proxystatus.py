@@ -1,12 +1,14 @@
-"""`lateen proxy-status`: whether each proxy is in sync, and if not, why."""
+"""`lateen proxy-status`: whether each proxy is in sync, and if not, why; for a mesh of this host also how the applications stand."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lateen.cli.apiclient import ControlPlane, find_control_plane
 from lateen.cli.exits import CommandError, Exit
 from lateen.cli.output import Format, emit, render_data, render_table
+from lateen.local.appstate import AppState
+from lateen.local.rundir import live_runs
 
 ORDER = ("CDS", "EDS", "LDS", "RDS", "SDS", "ECDS")
 WATCH_SECONDS = 0.5
@@ -14,33 +16,45 @@ WATCH_SECONDS = 0.5
 
 def proxy_status(name: str | None, *, fmt: Format, watch: bool, control_plane: str | None) -> None:
     """Print the table once, or again at each change; exit code 1 when any proxy has refused something."""
-    with ControlPlane(find_control_plane(control_plane)) as api:
+    url = find_control_plane(control_plane)
+    with ControlPlane(url) as api:
         proxies = _select(api.get("/v1/proxies")["proxies"], name)
         if name and not proxies:
             raise CommandError(Exit.FINDINGS, f"no proxy or workload named {name} is connected")
-        shown = render_status(proxies, fmt)
+        shown = render_status(proxies, fmt, _apps(url))
         emit(shown)
         while watch:
             time.sleep(WATCH_SECONDS)
             proxies = _select(api.get("/v1/proxies")["proxies"], name)
-            now = render_status(proxies, fmt)
+            now = render_status(proxies, fmt, _apps(url))
             if now != shown:
                 emit("\n" + now)
             shown = now
     raise SystemExit(Exit.FINDINGS if any(_errors(proxy) for proxy in proxies) else Exit.OK)
 
 
-def render_status(proxies: Sequence[dict[str, Any]], fmt: Format) -> str:
-    """The proxies in one of the formats; in a table, the reasons of every NACK follow below it."""
+def _apps(url: str) -> dict[str, str]:
+    """How the applications of the mesh stand, by name.namespace, if `lateen up` runs it on this host."""
+    runs = [run for run in live_runs() if run.control_plane == url]
+    return {f"{replica.name}.{replica.namespace}": replica.app for run in runs for replica in run.replicas}
+
+
+def render_status(proxies: Sequence[dict[str, Any]], fmt: Format, apps: Mapping[str, str]) -> str:
+    """The proxies in one of the formats; in a table, the reasons of every NACK follow below it.
+
+    `apps`: how the applications stand, by name.namespace, where somebody knows; the table has them when one does not run, or if wide.
+    """
     if fmt in {Format.JSON, Format.YAML}:
-        return render_data({"proxies": list(proxies)}, fmt)
+        known = [proxy | ({"app": apps[_name(proxy)]} if apps.get(_name(proxy)) else {}) for proxy in proxies]
+        return render_data({"proxies": known}, fmt)
     if fmt is Format.NAME:
         return "\n".join(_name(proxy) for proxy in proxies)
     if not proxies:
         return "no proxy is connected"
     used = {type_name for proxy in proxies for type_name in proxy["types"]}
     columns = [*(t for t in ORDER if t in used), *sorted(used.difference(ORDER))]
-    header = ["NAME", "TYPE", *columns, "IDENTITY"]
+    with_apps = fmt is Format.WIDE or bool({apps.get(_name(proxy)) for proxy in proxies} - {None, "", AppState.RUNNING})
+    header = ["NAME", "TYPE", *columns, *(["APP"] if with_apps else []), "IDENTITY"]
     if fmt is Format.WIDE:
         header += ["ADDRESS", "CONNECTED"]
     rows = []
@@ -49,6 +63,7 @@ def render_status(proxies: Sequence[dict[str, Any]], fmt: Format) -> str:
             _name(proxy),
             proxy["type"],
             *(_cell(proxy["types"].get(column)) for column in columns),
+            *([apps.get(_name(proxy)) or "-"] if with_apps else []),
             proxy["identity"],
         ]
         if fmt is Format.WIDE:

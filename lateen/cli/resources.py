@@ -9,9 +9,9 @@ from typing import Any
 from lateen.cli.apiclient import ControlPlane, find_control_plane
 from lateen.cli.exits import CommandError, Exit
 from lateen.cli.findings import print_diagnostics
-from lateen.cli.output import Colour, Format, emit, render_data, render_table
+from lateen.cli.output import Colour, Format, emit, render_data, render_table, say
 from lateen.mesh.diagnostics import Diagnostic
-from lateen.mesh.kinds import KINDS, KindInfo, find_kind
+from lateen.mesh.kinds import KINDS, KindInfo, find_kind, kind_of, split_api_version
 
 HTTP_OK, HTTP_NOT_FOUND, HTTP_CONFLICT, HTTP_INVALID = 200, 404, 409, 422
 YAML_SUFFIXES = frozenset({".yaml", ".yml", ".json"})
@@ -20,18 +20,24 @@ YAML_SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 def apply(files: Sequence[str], *, control_plane: str | None, fmt: Format, colour: Colour) -> None:
     """Send each file whole; a file with an invalid document changes nothing and ends with exit code 3."""
     results: list[dict[str, Any]] = []
-    worst = Exit.OK
+    worst, empty = Exit.OK, list[str]()
     with ControlPlane(find_control_plane(control_plane)) as api:
-        for name, text in _read(files):
+        texts = _read(files)
+        for name, text in texts:
             status, answer = api.call("POST", "/v1/apply", params={"origin": "api", "file": name}, body=text)
             diagnostics = [Diagnostic.from_dict(d) for d in answer.get("diagnostics", ())]
             print_diagnostics(diagnostics, colour)
             if status == HTTP_OK:
                 results.extend(answer["results"])
+                empty += [] if answer["results"] else [name]
             elif status == HTTP_INVALID:
                 worst = Exit.INVALID
             else:
                 raise CommandError(Exit.FINDINGS, f"{name}: {answer.get('error', answer)}")
+    if len(empty) == len(texts):
+        raise CommandError(Exit.USAGE, f"nothing to apply: there is no resource in {', '.join(empty or files)}")
+    for name in empty:
+        say(f"warning: there is no resource in {name}")
     if fmt in {Format.JSON, Format.YAML}:
         emit(render_data({"results": results}, fmt))
     elif fmt is Format.NAME:
@@ -43,28 +49,30 @@ def apply(files: Sequence[str], *, control_plane: str | None, fmt: Format, colou
 
 def get(kind: str, name: str | None, *, namespace: str | None, fmt: Format, control_plane: str | None) -> None:
     """Print what the control plane holds of a kind, or of all kinds."""
-    info, name = _parse_target(kind, name)
-    params = {} if info is None else {"kind": info.id}
-    if namespace:
-        params["namespace"] = namespace
+    infos, namespace, name = parse_target(kind, name, namespace)
+    where = {"namespace": namespace} if namespace else {}
     with ControlPlane(find_control_plane(control_plane)) as api:
-        items = api.get("/v1/resources", **params)["items"]
+        items = []
+        for params in [{"kind": info.id} for info in infos] or [{}]:
+            items += api.get("/v1/resources", **params, **where)["items"]
     if name:
         items = [item for item in items if item["resource"]["metadata"]["name"] == name]
         if not items:
             raise CommandError(
-                Exit.FINDINGS, f"not found: {kind}{'' if '/' in kind else '/' + name}", _other_names(info)
+                Exit.FINDINGS, f"not found: {kind}{'' if '/' in kind else '/' + name}", _other_names(infos)
             )
     emit(render_items(items, fmt, single=bool(name)))
 
 
-def delete(kind: str, name: str | None, *, namespace: str, control_plane: str | None) -> None:
-    """Delete one resource by its key."""
-    info, name = _parse_target(kind, name)
-    if info is None or not name:
+def delete(kind: str, name: str | None, *, namespace: str | None, control_plane: str | None) -> None:
+    """Delete one resource by its key, in the namespace `default` unless told."""
+    infos, namespace, name = parse_target(kind, name, namespace)
+    if not infos or not name:
         raise CommandError(Exit.USAGE, "say which resource: lateen delete KIND NAME -n NAMESPACE")
-    if not info.namespaced:
-        namespace = "-"
+    info = infos[0]
+    if len(infos) > 1:
+        raise CommandError(Exit.USAGE, f"{kind} may be any of {', '.join(map(_full_name, infos))}", "say which one")
+    namespace = (namespace or "default") if info.namespaced else "-"
     with ControlPlane(find_control_plane(control_plane)) as api:
         status, answer = api.call("DELETE", f"/v1/resources/{info.id}/{namespace}/{name}")
     if status == HTTP_OK:
@@ -86,7 +94,7 @@ def render_items(items: Sequence[dict[str, Any]], fmt: Format, *, single: bool =
         return "no resources"
     header = ["NAMESPACE", "KIND", "NAME", "ORIGIN"]
     rows = [
-        [r["metadata"].get("namespace", ""), r["kind"], r["metadata"]["name"], item["origin"]]
+        [r["metadata"].get("namespace", ""), _kind(r), r["metadata"]["name"], item["origin"]]
         for r, item in zip(resources, items, strict=True)
     ]
     if fmt is Format.WIDE:
@@ -99,25 +107,51 @@ def render_items(items: Sequence[dict[str, Any]], fmt: Format, *, single: bool =
 
 def _name(resource: dict[str, Any]) -> str:
     metadata = resource["metadata"]
-    return "/".join(part for part in (resource["kind"], metadata.get("namespace", ""), metadata["name"]) if part)
+    return "/".join(part for part in (_kind(resource), metadata.get("namespace", ""), metadata["name"]) if part)
 
 
-def _parse_target(kind: str, name: str | None) -> tuple[KindInfo | None, str | None]:
-    """`vs/reviews`, `vs reviews`, `vs` and `all`; CommandError(USAGE) with a suggestion for an unknown kind."""
+def _kind(resource: dict[str, Any]) -> str:
+    """The kind, with its group where another group has a kind of that name (both have a Gateway)."""
+    group, _ = split_api_version(resource["apiVersion"])
+    info = kind_of(group, resource["kind"])
+    return _full_name(info) if info is not None and len(_namesakes(info)) > 1 else str(resource["kind"])
+
+
+def _full_name(info: KindInfo) -> str:
+    """`Gateway.networking.istio.io`, as kubectl writes it."""
+    return f"{info.kind}.{info.group}" if info.group else info.kind
+
+
+def _namesakes(info: KindInfo) -> list[KindInfo]:
+    return [other for other in KINDS.values() if other.kind == info.kind]
+
+
+def parse_target(kind: str, name: str | None, namespace: str | None) -> tuple[list[KindInfo], str | None, str | None]:
+    """The kinds, namespace and name that `vs/reviews`, `vs reviews`, `vs`, `all` or `VirtualService/shop/reviews` mean.
+
+    No kind is all of them; several are those of one name, when no group tells them apart.
+    CommandError(USAGE) with a suggestion for an unknown kind.
+    """
     word, _, suffix = kind.partition("/")
+    inside, slash, last = suffix.partition("/")
+    if slash:
+        if namespace not in {None, inside}:
+            raise CommandError(Exit.USAGE, f"{kind} is not in the namespace {namespace}")
+        namespace, suffix = inside, last
     if word == "all":
-        return None, suffix or name
+        return [], namespace, suffix or name
     info = find_kind(word)
     if info is not None:
-        return info, suffix or name
+        ambiguous = word.lower() in {info.kind.lower(), info.plural}
+        return _namesakes(info) if ambiguous else [info], namespace, suffix or name
     words = {alias: kind.id for kind in KINDS.values() for alias in (kind.id.lower(), kind.plural, *kind.short_names)}
     close = difflib.get_close_matches(word.lower(), words, n=1)
     hint = f"did you mean {words[close[0]]}?" if close else "one of: " + ", ".join(sorted(KINDS))
     raise CommandError(Exit.USAGE, f"unknown kind: {word}", hint)
 
 
-def _other_names(info: KindInfo | None) -> str:
-    return f"list them with: lateen get {info.plural if info else 'all'}"
+def _other_names(infos: Sequence[KindInfo]) -> str:
+    return f"list them with: lateen get {infos[0].plural if infos else 'all'}"
 
 
 def _read(files: Sequence[str]) -> list[tuple[str, str]]:

@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from lateen.local.appstate import AppState
 from lateen.local.mesh import Mesh, StartError
 from lateen.local.netns import NetnsError
 from lateen.local.placement import NoRoomError
 from lateen.local.plan import Plan, Workload
+from lateen.local.readiness import Standing
 from lateen.local.source import Source, fingerprint, read_directory
 from lateen.local.status import ProxyStatus, rejected
 from lateen.local.supervisor import EventKind, ProcessEvent
@@ -37,6 +39,7 @@ class Following:
         self._nacks: dict[str, tuple[str, ...]] = {}
         self._answering = True
         self._hinted: set[tuple[str, str]] = set()
+        self._standings: dict[str, Standing] = {}
 
     async def run(self) -> None:
         """Until cancelled, or until the reaper is lost."""
@@ -48,6 +51,7 @@ class Following:
             if self._look_at_processes():
                 return
             await self.follow_directory()
+            await self._look_at_apps()
             await self._look_at_diagnostics()
             await self._look_at_proxies()
 
@@ -60,9 +64,18 @@ class Following:
             text = describe_event(event)
             if text:
                 self._say(text)
-            if event.kind is EventKind.GAVE_UP:
-                self._say(self._mesh.tail(event.id))
+            if event.kind is EventKind.CRASHING and (tail := self._mesh.tail(event.id)):
+                self._say(f"the end of its log:\n{tail}")
         return lost
+
+    async def _look_at_apps(self) -> None:
+        await self._mesh.look_at_apps()
+        now = self._mesh.standings
+        if now != self._standings:
+            for line in new_standings(self._standings, now):
+                self._say(line)
+            self._standings = dict(now)
+            self._mesh.site.run.write_info(self._mesh.info())
 
     async def follow_directory(self) -> None:
         """Start and stop replicas when the manifests ask for it. The control plane follows its part by itself."""
@@ -146,12 +159,26 @@ def describe_event(event: ProcessEvent) -> str:
     match event.kind:
         case EventKind.EXITED:
             return f"{event.id} {event.detail}, it starts again"
-        case EventKind.GAVE_UP:
-            return f"error: {event.id} {event.detail} too often, it stays down. the end of its log:"
+        case EventKind.CRASHING:
+            return f"error: {event.id} {event.detail}, again and again; it is tried ever more rarely"
         case EventKind.REAPER_LOST:
             return f"error: {event.detail}: everything stops"
         case _:
             return ""
+
+
+def new_standings(known: Mapping[str, Standing], now: Mapping[str, Standing]) -> list[str]:
+    """Lines about applications that have begun to serve or do not listen; that one crashes is an event of its process."""
+    lines = []
+    for key, standing in now.items():
+        old = known.get(key)
+        if standing.state is AppState.NOT_LISTENING and (old is None or old.detail != standing.detail):
+            lines.append(f"warning: {key}: {standing.detail}. it gets no traffic until it does")
+        elif standing.note and (old is None or old.note != standing.note):
+            lines.append(f"warning: {key}: {standing.note}")
+        elif standing.serves and old is not None and old.hopeless:
+            lines.append(f"{key} serves")
+    return lines
 
 
 def same_but_size(one: Workload, other: Workload) -> bool:

@@ -2,24 +2,21 @@
 
 import asyncio
 import contextlib
-import http.client
 import json
 import os
-import socket
-import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lateen.local import commands, mapped, netns, placement, registration, unixhttp
+from lateen.local import commands, mapped, netns, placement, readiness, registration, unixhttp
 from lateen.local.certificates import WebAuthority
 from lateen.local.commands import Site
 from lateen.local.placement import Replica
 from lateen.local.plan import Plan
+from lateen.local.readiness import Standing
 from lateen.local.redis_server import WARNING, choose_redis
 from lateen.local.registration import Document
 from lateen.local.rundir import ReplicaInfo, RunInfo, StateDir
@@ -34,9 +31,11 @@ SYNC_POLL_SECONDS = 0.1
 TOKEN_TTL_SECONDS = 3600
 DRAIN_SECONDS = 0.5
 READY_SECONDS = 10.0
-CONNECT_SECONDS = 0.5
 SYNC_POLLS = 2
-START_FAILURES = 3
+# The control plane collects changes for a moment before it pushes, and calls its proxies in sync until then.
+CHANGE_SECONDS = 0.5
+# Who waits longer wants to know what for.
+SAY_SECONDS = 3.0
 # What Envoy refuses it refuses again: no reason to wait for the timeout.
 REFUSED_SECONDS = 4.0
 
@@ -57,6 +56,7 @@ class Mesh:
     network: netns.Network | None
     say: Callable[[str], None]
     replicas: dict[str, Replica] = field(default_factory=dict)
+    standings: dict[str, Standing] = field(default_factory=dict)
     registered: dict[str, dict[tuple[str, str, str], Document]] = field(default_factory=dict)
     mapped_ports: Mapping[str, int] = field(default_factory=dict)
     vips: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -83,6 +83,7 @@ class Mesh:
             self.mapped_ports = await asyncio.to_thread(mapped.mapped_ports, self.source, self.documents())
         self._start_apps(wanted)
         await self._start_agent()
+        await self._look(with_proxies=False)  # there are none yet
         await self._register()
         await self._start_envoys(wanted)
 
@@ -100,6 +101,7 @@ class Mesh:
         own_app_address = self.site.mode == commands.LOOPBACK
         placed = placement.place(plan.workloads, self.site.lease.network, taken, own_app_address=own_app_address)
         self.replicas = {replica.key: replica for replica in placed}
+        self.standings = {key: self.standings.get(key, readiness.STARTING) for key in self.replicas}
         if self.network is not None:
             self.vips = placement.assign_vips(plan.services, self.network.vips.network)
         self.plan = plan
@@ -198,7 +200,7 @@ class Mesh:
         """GET `target` as soon as the process behind the unix socket answers it."""
         deadline = time.monotonic() + CA_SECONDS
         while time.monotonic() < deadline:
-            self._fail_on_exit(process)
+            self._fail_on_crash(process)
             with contextlib.suppress(OSError):
                 answer = await asyncio.to_thread(unixhttp.call, path, "GET", target)
                 if answer.status == 200:  # noqa: PLR2004
@@ -206,12 +208,12 @@ class Mesh:
             await asyncio.sleep(POLL_SECONDS)
         raise StartError(f"{process} did not answer within {CA_SECONDS:.0f} s\n{self.tail(process)}")
 
-    def _fail_on_exit(self, process: str | None = None) -> None:
-        failures: Counter[str] = Counter()
+    def _fail_on_crash(self, process: str | None = None, *, with_apps: bool = False) -> None:
+        """StartError if `process`, or without it any part of the mesh, crashes again and again; applications only if told."""
+        apps = {name for replica in self.replicas.values() for _, name in readiness.processes(replica)}
         for event in self.supervisor.events:
-            failures[event.id] += event.kind is EventKind.EXITED
-            hopeless = event.kind is EventKind.GAVE_UP or failures[event.id] >= START_FAILURES
-            if hopeless and process in {None, event.id}:
+            meant = event.id == process if process else with_apps or event.id not in apps
+            if event.kind is EventKind.CRASHING and meant:
                 raise StartError(f"{event.id} does not start: {event.detail}\n{self.tail(event.id)}")
 
     def tail(self, process: str) -> str:
@@ -224,7 +226,10 @@ class Mesh:
         """Everything the runner registers for the present plan."""
         addresses = {number: self.site.host(number) for number in netns.SERVICE_NUMBERS}
         documents = registration.own_services(self.site.root_namespace, addresses)
-        documents += [registration.workload_entry(replica) for replica in self.replicas.values()]
+        documents += [
+            registration.workload_entry(replica, serves=self.standings[key].serves)
+            for key, replica in self.replicas.items()
+        ]
         for service in self.plan.gateway_services:
             vip = self.vips.get((service.namespace, service.name), "")
             documents.append(registration.gateway_service(service, vip))
@@ -246,10 +251,12 @@ class Mesh:
         await self._when_up(self.site.run.api_socket, "controlplane", "/v1/info")
         await self.update_registration()
 
-    async def update_registration(self, *, prune: bool = True) -> None:
-        """Apply what has changed since the last time, and delete what is no longer wanted."""
+    async def update_registration(self, *, prune: bool = True) -> bool:
+        """Apply what has changed since the last time, and delete what is no longer wanted. Returns whether anything had changed."""
+        changed = False
         for origin, wanted in (("runner", self.documents()), ("overlay", self.overlay())):
             apply, delete = registration.changes(self.registered.get(origin, {}), wanted)
+            changed = changed or bool(apply or (delete and prune))
             if apply:
                 body = registration.render(apply)
                 query = {"origin": origin, "file": "lateen-up"}
@@ -260,6 +267,7 @@ class Mesh:
                 await self._api("DELETE", f"/v1/resources/{kind}/{namespace}/{name}", query={"origin": origin})
             kept = {} if prune else self.registered.get(origin, {})
             self.registered[origin] = {**kept, **{registration.key_of(document): document for document in wanted}}
+        return changed
 
     async def _api(
         self, method: str, target: str, *, query: Mapping[str, str] | None = None, body: str | None = None
@@ -283,7 +291,7 @@ class Mesh:
         bootstrap, sds = self.site.bootstrap(replica), self.site.sds_socket(replica.number)
         deadline = time.monotonic() + CERTIFICATE_SECONDS
         while not (bootstrap.exists() and sds.exists()):
-            self._fail_on_exit("agent")
+            self._fail_on_crash("agent")
             if time.monotonic() > deadline:
                 waited = f"no certificate for {replica.key} within {CERTIFICATE_SECONDS:.0f} s"
                 raise StartError(f"{waited}\n{self.tail('agent')}")
@@ -295,32 +303,75 @@ class Mesh:
 
     # In sync
 
-    async def wait_until_synced(self, timeout: float) -> dict[str, ProxyStatus]:
-        """Wait until every proxy has acknowledged its configuration and every application listens. TimeoutError says who does not."""
-        deadline = time.monotonic() + timeout
+    async def wait_until_synced(self, timeout: float, *, strict: bool) -> dict[str, ProxyStatus]:
+        """Wait until every proxy has acknowledged its configuration and every application serves. TimeoutError says who does not.
+
+        An application that crashes again and again is a StartError if `strict`; else neither it nor one that does not listen is waited for.
+        """
+        began = time.monotonic()
+        said: set[str] = set()
         seen: list[dict[str, ProxyStatus]] = []
         waiting = ["starting took all of the time: give it more with --timeout"]
-        refused_since = time.monotonic()
-        while time.monotonic() < deadline and time.monotonic() - refused_since < REFUSED_SECONDS:
-            self._fail_on_exit()
+        refused_since = quiet_from = began
+        while time.monotonic() < began + timeout and time.monotonic() - refused_since < REFUSED_SECONDS:
+            self._fail_on_crash(with_apps=strict)
+            if await self.look_at_apps():
+                quiet_from = time.monotonic() + CHANGE_SECONDS
             proxies = await self.proxies()
             waiting = (
                 missing(self._expected(), proxies) if proxies is not None else ["the control plane does not answer"]
             )
+            waiting += [
+                f"{key}: {standing.detail}"
+                for key, standing in self.standings.items()
+                if not standing.serves and (strict or not standing.hopeless)
+            ]
             if not waiting:
-                waiting = await self._not_ready()
-            if waiting or proxies is None:
+                waiting = await self._proxies_not_ready()
+            if waiting or proxies is None or time.monotonic() < quiet_from:
                 seen.clear()
             else:
                 seen.append(proxies)
                 if len(seen) >= SYNC_POLLS and _same_versions(seen[-1], seen[-2]):
                     return proxies
+            if time.monotonic() - began > SAY_SECONDS:
+                for line in [line for line in waiting if line not in said]:
+                    self.say(f"waiting for {line}")
+                said.update(waiting)
             await asyncio.sleep(SYNC_POLL_SECONDS)
             if proxies is None or not waiting or waiting != rejected(proxies.values()):
                 refused_since = time.monotonic()  # it is not (only) Envoy's refusal that we wait for
         raise TimeoutError(
             self._explain(waiting or ["starting took nearly all of the time: give it more with --timeout"])
         )
+
+    async def look_at_apps(self) -> bool:
+        """Bring `standings` up to date, and let the control plane know who serves. Returns whether that told it something new."""
+        await self._look(with_proxies=True)
+        with contextlib.suppress(OSError):  # the control plane restarts: at the next look
+            return await self.update_registration(prune=False)
+        return False
+
+    async def _look(self, *, with_proxies: bool) -> None:
+        states = {
+            key: {name: self.supervisor.state(name) for _, name in readiness.processes(replica)}
+            for key, replica in self.replicas.items()
+        }
+        changed = [
+            key
+            for key, standing in self.standings.items()
+            if not standing.serves or standing.pids != tuple(state.pid for state in states[key].values())
+        ]
+        looks = (
+            asyncio.to_thread(readiness.look, self.site, self.replicas[key], states[key], with_proxy=with_proxies)
+            for key in changed
+        )
+        self.standings.update(zip(changed, await asyncio.gather(*looks), strict=True))
+
+    async def _proxies_not_ready(self) -> list[str]:
+        replicas = list(self.replicas.values())
+        reasons = await asyncio.gather(*(asyncio.to_thread(readiness.proxy_not_ready, one) for one in replicas))
+        return [f"{replica.key}: {reason}" for replica, reason in zip(replicas, reasons, strict=True) if reason]
 
     async def proxies(self) -> dict[str, ProxyStatus] | None:
         """What the control plane knows of its proxies; None while it does not answer."""
@@ -332,22 +383,6 @@ class Mesh:
     def _expected(self) -> list[str]:
         own = [f"{self.site.root_namespace}/{name}-0" for name in ("lateen-extauthz", "lateen-ratelimit")]
         return [*own, *self.replicas]
-
-    async def _not_ready(self) -> list[str]:
-        """Envoys that are not ready and applications that do not listen yet."""
-        checks = await asyncio.gather(*(self._is_ready(replica) for replica in self.replicas.values()))
-        return [line for line in checks if line]
-
-    async def _is_ready(self, replica: Replica) -> str:
-        url = f"http://{replica.address}:{commands.READY_PORT}/healthz/ready"
-        if not await asyncio.to_thread(_answers_200, url):
-            return f"{replica.key}: its Envoy is not ready ({url})"
-        for container in replica.workload.containers:
-            name = commands.app_process_id(replica, container)
-            for port in container.ports:
-                if not listens(self.supervisor.pid(name), replica.app_address, port):
-                    return f"{replica.key}: {container.name} does not listen on port {port}\n{self.tail(name)}"
-        return ""
 
     def _explain(self, waiting: Iterable[str]) -> str:
         lines = []
@@ -364,7 +399,7 @@ class Mesh:
         """Start and stop replicas to follow a new plan; returns who came and who went. OSError: not now, try again."""
         await self.api_get("/v1/info")  # half of a change is worse than none: not while the control plane is away
         await self._when_up(self.site.ca_socket, "ca", "/v1/root")
-        before = (self.source, self.plan, self.replicas, self.vips)
+        before = (self.source, self.plan, self.replicas, self.vips, self.standings)
         self.source = source
         self._place(plan)
         gone = [replica for key, replica in before[2].items() if key not in self.replicas]
@@ -373,7 +408,7 @@ class Mesh:
             await self._add(come)
         except (StartError, OSError, netns.NetnsError):
             await asyncio.gather(*(self._stop_replica(replica) for replica in come))
-            self.source, self.plan, self.replicas, self.vips = before
+            self.source, self.plan, self.replicas, self.vips, self.standings = before
             raise
         await self._until_ready(come)  # those that go serve until then
         try:
@@ -399,7 +434,8 @@ class Mesh:
     async def _until_ready(self, come: Sequence[Replica]) -> None:
         deadline = time.monotonic() + READY_SECONDS
         while time.monotonic() < deadline:
-            if not any(await asyncio.gather(*(self._is_ready(replica) for replica in come))):
+            await self.look_at_apps()
+            if all((standing := self.standings[replica.key]).serves or standing.hopeless for replica in come):
                 return
             await asyncio.sleep(SYNC_POLL_SECONDS)
 
@@ -447,6 +483,7 @@ class Mesh:
             proxy_url="" if replica.is_gateway else commands.proxy_url(replica),
             netns=netns.namespace_name(self.site.run.id, replica) if self.network else "",
             ports={str(port): port for port in workload.listen_ports},
+            app="" if replica.is_gateway else str(self.standings[replica.key].state),
         )
 
     def _gateway_urls(self) -> tuple[str, str]:
@@ -465,34 +502,3 @@ class Mesh:
 
 def _same_versions(one: Mapping[str, ProxyStatus], other: Mapping[str, ProxyStatus]) -> bool:
     return {k: s.versions for k, s in one.items()} == {k: s.versions for k, s in other.items()}
-
-
-def _answers_200(url: str) -> bool:
-    host, _, path = url.removeprefix("http://").partition("/")
-    connection = http.client.HTTPConnection(host, timeout=CONNECT_SECONDS)
-    try:
-        connection.request("GET", f"/{path}")
-        return connection.getresponse().status == 200  # noqa: PLR2004
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
-
-
-_LISTEN = "0A"
-
-
-def listens(pid: int, address: str, port: int) -> bool:
-    """Whether something in the network namespace of `pid` listens on `port`, of this address or of any."""
-    raw = socket.inet_aton(address)
-    # As the kernel prints it: words of four bytes in the byte order of the machine; IPv4 also as ::ffff:a.b.c.d.
-    word = f"{int.from_bytes(raw, sys.byteorder):08X}"
-    mapped = f"{0:016X}{int.from_bytes(bytes(2) + bytes((255, 255)), sys.byteorder):08X}{word}"
-    wanted = {f"{host}:{port:04X}" for host in (word, mapped, "0" * 8, "0" * 32)}
-    for table in ("tcp", "tcp6"):
-        with contextlib.suppress(OSError):
-            for line in Path(f"/proc/{pid}/net/{table}").read_text(encoding="ascii").splitlines()[1:]:
-                fields = line.split()
-                if fields[3] == _LISTEN and fields[1] in wanted:
-                    return True
-    return False

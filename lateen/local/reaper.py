@@ -167,7 +167,8 @@ def spawn(argv: list[str], env: dict[str, str], cwd: str | None, log: str, owner
             os.execvpe(argv[0], argv, env)  # noqa: S606  (a list of arguments, no shell)
         except BaseException as error:  # noqa: BLE001  (whatever it is, the parent must hear of it)
             with contextlib.suppress(OSError):
-                os.write(report_write, f"{argv[0]}: {error}".encode())
+                reason = error.strerror if isinstance(error, OSError) else str(error)
+                os.write(report_write, f"{argv[0]}: {reason}".encode())
         finally:
             os._exit(127)
     os.close(report_write)

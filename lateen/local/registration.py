@@ -23,8 +23,8 @@ OWN_SERVICES = (
 )
 
 
-def workload_entry(replica: Replica) -> Document:
-    """The WorkloadEntry of one replica."""
+def workload_entry(replica: Replica, *, serves: bool) -> Document:
+    """The WorkloadEntry of one replica. One that does not serve has the condition by which Istio's health checks keep traffic away."""
     workload = replica.workload
     spec: Document = {
         "address": replica.address,
@@ -33,7 +33,8 @@ def workload_entry(replica: Replica) -> Document:
     }
     if workload.service_ports:
         spec["ports"] = dict(workload.service_ports)
-    return _document("networking.istio.io/v1", "WorkloadEntry", workload.namespace, replica.name, spec)
+    document = _document("networking.istio.io/v1", "WorkloadEntry", workload.namespace, replica.name, spec)
+    return document if serves else {**document, "status": {"conditions": [{"type": "Healthy", "status": "False"}]}}
 
 
 def gateway_service(service: GatewayService, vip: str = "") -> Document:

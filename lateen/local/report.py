@@ -5,11 +5,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from lateen.local.appstate import AppState
 from lateen.local.commands import NETNS
 from lateen.local.rundir import ReplicaInfo, RunInfo, proxy_variable
 from lateen.local.status import ProxyStatus, render_table
 from lateen.mesh.localconfig import TryIt
 
+SERVES = AppState.RUNNING
 _BOLD, _DIM, _RESET = "\x1b[1m", "\x1b[2m", "\x1b[0m"
 
 
@@ -49,11 +51,12 @@ def fill_in(command: str, values: Mapping[str, str]) -> str:
 
 
 def render_workloads(info: RunInfo, proxies: Mapping[str, ProxyStatus]) -> str:
-    """The table of replicas: address, identity, sync state."""
-    rows = [("WORKLOAD", "ADDRESS", "IDENTITY", "SYNC")]
+    """The table of replicas: address, identity, sync state, how the application stands."""
+    rows = [("WORKLOAD", "ADDRESS", "IDENTITY", "SYNC", "APP")]
     for replica in info.replicas:
         status = proxies.get(f"{replica.namespace}/{replica.name}")
-        rows.append((f"{replica.namespace}/{replica.name}", replica.address, identity(info, replica), _sync(status)))
+        name = f"{replica.namespace}/{replica.name}"
+        rows.append((name, replica.address, identity(info, replica), _sync(status), replica.app or "-"))
     return render_table(rows)
 
 
@@ -91,5 +94,8 @@ def render_started(
         command = attempt.netns if info.mode == NETNS and attempt.netns else attempt.command
         lines += ["", f"  {dim}# {attempt.shows}{reset}", f"  {fill_in(command, values)}"]
     ready = f"ready in {seconds:.1f} s" if all(status.synced for status in proxies.values()) else "not in sync yet"
+    down = [f"{r.namespace}/{r.name} ({r.app})" for r in info.replicas if r.app not in {"", SERVES}]
+    if down:
+        ready += f", but without {', '.join(down)}"
     lines += ["", f"{ready}. edit the YAML in {info.directory}: the mesh follows. ctrl-c ends it"]
     return "\n".join(lines)

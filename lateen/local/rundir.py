@@ -40,6 +40,8 @@ class ReplicaInfo:
     proxy_url: str = ""
     netns: str = ""
     ports: Mapping[str, int] = field(default_factory=dict)
+    app: str = ""
+    """How its application stands (`readiness.AppState`); empty for a gateway."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Keeps the processes of a run alive: the runner's side of `reaper`.
 
-The reaper forks and waits; the policy is here: what restarts, after how long, and when to give up.
+The reaper forks and waits; the policy is here: what restarts and after how long. Nothing is given up: what crashes again and again
+is tried again ever more rarely, so that it comes back by itself when its reason has gone.
 """
 
 import asyncio
@@ -19,9 +20,9 @@ from pathlib import Path
 from lateen.local import reaper
 from lateen.local.rundir import RunDir
 
-BACKOFF_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0)
+BACKOFF_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
 STABLE_SECONDS = 20.0
-MAX_FAST_FAILURES = 6
+CRASHING_FAILURES = 3
 STOP_GRACE_SECONDS = 3.0
 MAX_LOG_BYTES = 16 << 20
 LOG_CHECK_SECONDS = 5.0
@@ -42,10 +43,27 @@ class ProcessSpec:
     before_start: Callable[[], Awaitable[None]] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ProcessState:
+    """How a process stands. `pid` is 0 while it does not run; `failures` since it last ran for a while; `detail`: how it ended."""
+
+    pid: int = 0
+    failures: int = 0
+    detail: str = ""
+    seconds: float = 0.0
+    """Since it was started; 0 while it does not run."""
+
+    @property
+    def crashing(self) -> bool:
+        """Whether it has failed too often to expect that it stays up."""
+        return self.failures >= CRASHING_FAILURES
+
+
 class EventKind(StrEnum):
     STARTED = "started"
     EXITED = "exited"
-    GAVE_UP = "gave up"
+    CRASHING = "crashing"
+    """Said once: it has failed again and again, or cannot be executed. It is still tried, and later failures are not events."""
     REAPER_LOST = "reaper lost"
 
 
@@ -64,6 +82,7 @@ class _Process:
     pid: int = 0
     started: float = 0.0
     failures: int = 0
+    detail: str = ""
     stopping: bool = False
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -109,6 +128,15 @@ class Supervisor:
         """The process id, 0 while it does not run."""
         process = self._processes.get(name)
         return process.pid if process else 0
+
+    def state(self, name: str) -> ProcessState:
+        """How a process stands now."""
+        process = self._processes.get(name)
+        if process is None:
+            return ProcessState()
+        seconds = time.monotonic() - process.started if process.pid else 0.0
+        failures = 0 if seconds >= STABLE_SECONDS else process.failures
+        return ProcessState(process.pid, failures, process.detail if failures else "", seconds)
 
     def log_of(self, name: str) -> Path:
         """Where the process' output goes."""
@@ -187,14 +215,20 @@ class Supervisor:
         process.gone.set()
         if process.stopping or self._closing:
             return
-        if time.monotonic() - process.started >= STABLE_SECONDS:
+        if event["event"] == "exited" and time.monotonic() - process.started >= STABLE_SECONDS:
             process.failures = 0
-        detail = str(event["error"]) if event["event"] == "failed" else describe_exit(int(event["code"]))
+        if event["event"] == "failed":  # it cannot be executed: no need to count
+            process.failures, process.detail = (
+                max(process.failures, CRASHING_FAILURES - 1),
+                f"cannot be started: {event['error']}",
+            )
+        else:
+            process.detail = describe_exit(int(event["code"]))
         process.failures += 1
-        if process.failures >= MAX_FAST_FAILURES or event["event"] == "failed":
-            self._record(EventKind.GAVE_UP, name, detail)
-            return
-        self._record(EventKind.EXITED, name, detail)
+        if process.failures <= CRASHING_FAILURES:
+            crashing = process.failures == CRASHING_FAILURES
+            self._record(EventKind.CRASHING if crashing else EventKind.EXITED, name, process.detail)
+        self.changed.set()
         self._spawn_task(self._restart(process))
 
     async def _restart(self, process: _Process) -> None:

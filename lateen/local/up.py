@@ -186,7 +186,9 @@ class _Session:
             await self._interruptible(self._start(mesh))
             mesh.site.run.write_info(mesh.info())
             await self._interruptible(
-                mesh.wait_until_synced(self._wish.timeout - (time.monotonic() - self._wish.started))
+                mesh.wait_until_synced(
+                    self._wish.timeout - (time.monotonic() - self._wish.started), strict=self._wish.command is not None
+                )
             )
         except _Stopped as stopped:
             return 128 + stopped.number
@@ -220,6 +222,7 @@ class _Session:
         raise _Stopped(self._signal.result())
 
     async def _interactive(self, mesh: Mesh) -> int:
+        mesh.site.run.write_info(mesh.info())
         proxies = await mesh.proxies() or {}
         seconds = time.monotonic() - self._wish.started
         tries, alone = self._source.local.try_it, len(live_runs()) <= 1

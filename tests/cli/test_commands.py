@@ -185,3 +185,11 @@ def test_apply_of_what_is_not_text_is_2(run: Run, tmp_path: Path, monkeypatch: p
         result = run("apply", "-f", "-", *nowhere)
     assert result.code == 2
     assert "cannot read stdin" in result.err
+
+
+def test_a_value_that_an_option_does_not_have_is_said_in_our_words(run: Run) -> None:
+    result = run("get", "vs", "-o", "jsn")
+    assert result.code == 2
+    assert "'jsn' is not one of table, wide, json, yaml, name, did you mean json?" in result.err
+    assert "Value error" not in result.err
+    assert run("analyze", "--color", "blue").code == 2

@@ -3,11 +3,12 @@
 import io
 import json
 
+import pytest
 import yaml
 
 from lateen.cli.output import Colour, Format, render_data, render_table, wants_colour
 from lateen.cli.proxystatus import render_status
-from lateen.cli.resources import render_items
+from lateen.cli.resources import parse_target, render_items
 
 
 class Terminal(io.StringIO):
@@ -94,6 +95,7 @@ def test_status_shows_only_types_in_use_and_why_something_was_refused() -> None:
             )
         ],
         Format.TABLE,
+        {"orders-0.orders": "RUNNING"},
     )
     header, row, *rest = text.splitlines()
     assert header.split() == ["NAME", "TYPE", "CDS", "LDS", "RDS", "SDS", "IDENTITY"]
@@ -104,5 +106,39 @@ def test_status_shows_only_types_in_use_and_why_something_was_refused() -> None:
 
 
 def test_status_of_an_empty_mesh() -> None:
-    assert render_status([], Format.TABLE) == "no proxy is connected"
-    assert json.loads(render_status([], Format.JSON)) == {"proxies": []}
+    assert render_status([], Format.TABLE, {}) == "no proxy is connected"
+    assert json.loads(render_status([], Format.JSON, {})) == {"proxies": []}
+
+
+def test_status_shows_the_application_that_does_not_run() -> None:
+    apps = {"orders-0.orders": "CRASHING"}
+    header, row = (
+        line.split() for line in render_status([proxy(CDS={"status": "SYNCED"})], Format.TABLE, apps).splitlines()
+    )
+    assert dict(zip(header, row, strict=True))["APP"] == "CRASHING"
+    assert json.loads(render_status([proxy()], Format.JSON, apps))["proxies"][0]["app"] == "CRASHING"
+
+
+@pytest.mark.parametrize(
+    ("api_version", "shown"),
+    [
+        ("networking.istio.io/v1", "Gateway.networking.istio.io/shop/edge"),
+        ("gateway.networking.k8s.io/v1", "Gateway.gateway.networking.k8s.io/shop/edge"),
+    ],
+)
+def test_the_two_kinds_of_gateway_differ_in_every_format_and_can_be_asked_for(api_version: str, shown: str) -> None:
+    metadata = {"name": "edge", "namespace": "shop"}
+    item = {**ITEM, "resource": {"apiVersion": api_version, "kind": "Gateway", "metadata": metadata}}
+    assert render_items([item], Format.NAME) == shown
+    assert render_items([item], Format.TABLE).splitlines()[1].split()[1] == shown.partition("/")[0]
+    infos, namespace, name = parse_target(shown, None, None)
+    assert [(info.api_version, namespace, name) for info in infos] == [(api_version, "shop", "edge")]
+
+
+def test_a_word_that_two_kinds_share_means_both() -> None:
+    assert {info.group for info in parse_target("gateways", None, None)[0]} == {
+        "networking.istio.io",
+        "gateway.networking.k8s.io",
+    }
+    assert [info.group for info in parse_target("gw/edge", None, None)[0]] == ["networking.istio.io"]
+    assert [info.group for info in parse_target("gtw/edge", None, None)[0]] == ["gateway.networking.k8s.io"]

@@ -1,5 +1,6 @@
 """`lateen up` as a process: what it starts it ends, and what it cannot start it explains."""
 
+import json
 import os
 import signal
 import socket
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lateen import __version__
-from lateen.local.rundir import live_runs
+from lateen.local.rundir import RunInfo, live_runs
 from tests.e2e.client import call
 from tests.e2e.running import (
     RunningMesh,
@@ -219,6 +220,75 @@ def test_not_in_sync_in_time_is_exit_5_and_says_who(small: Path, tmp_path: Path)
     done = _up(small, tmp_path, "--exec", "true", "--timeout", "20")
     assert done.returncode == 5
     assert "shop/web-0: web does not listen on port 8080" in done.stderr
+
+
+def test_applications_that_do_not_work_hold_up_nobody(small: Path, tmp_path: Path) -> None:
+    """One crashes, one does not exist, one listens elsewhere: the rest runs, and each comes back when its reason has gone."""
+    program, database = tmp_path / "program", tmp_path / "database"
+    deployment = SMALL.partition("---")[0]
+    broken = (deployment.replace("web", name).replace("demo", name) for name in ("crash", "gone", "lost"))
+    parts = [SMALL, *broken]
+    (small / "web.yaml").write_text("\n---\n".join(parts))
+    run_demo = "exec python3 -m lateen.local.demo_app"
+    images = {
+        "demo": ["python3", "-m", "lateen.local.demo_app"],
+        "crash": ["sh", "-c", f"test -e {database} && {run_demo}; echo no database; exit 1"],
+        "gone": [str(program)],
+        "lost": ["python3", "-m", "http.server", "--bind", "127.0.0.7", "8080"],
+    }
+    local = {"images": {name: {"command": command} for name, command in images.items()}}
+    (small / "lateen.yaml").write_text(LOCAL.partition("spec:")[0] + f"spec: {json.dumps(local)}")
+    running = start(small, tmp_path)
+    try:
+        assert call("GET", WEB, proxy=running.proxy("web")).json["workload"] == "web"
+        rows = {line.split()[0]: line for line in running.output.splitlines() if line.startswith("shop/")}
+        assert rows["shop/web-0"].endswith("RUNNING")
+        assert rows["shop/crash-0"].endswith("CRASHING")
+        assert rows["shop/gone-0"].endswith("CRASHING")
+        assert rows["shop/lost-0"].endswith("NOT LISTENING")
+        until(lambda: "error: crash-0.app exited with status 1" in running.output, 10)
+        until(lambda: f"gone-0.app cannot be started: {program}: No such file" in running.output, 10)
+        until(lambda: "does not listen on port 8080 but on 127.0.0.7:8080" in running.output, 10)
+        assert "no database" in running.output
+        assert [replica.app for replica in _info(running).replicas if replica.name == "crash-0"] == ["CRASHING"]
+        database.touch()
+        program.write_text(f"#!/bin/sh\n{run_demo}\n")
+        program.chmod(0o755)
+        until(lambda: "shop/crash-0 serves" in running.output and "shop/gone-0 serves" in running.output, 40)
+    finally:
+        assert running.stop() == 0
+
+
+def test_a_new_replica_gets_traffic_when_it_listens_and_not_before(second: RunningMesh, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    slow = SMALL.partition("---")[0].replace("name: web,", "name: slow,").replace("image: demo", "image: slow")
+    command = f"[sh, -c, 'until test -e {gate}; do sleep 0.05; done; exec python3 -m lateen.local.demo_app']"
+    with second.edited("lateen.yaml", ("{images: {", f"{{images: {{slow: {{command: {command}}}, ")):
+        (second.directory / "slow.yaml").write_text(slow)
+        until(lambda: "slow-0" in second.proxies(), 20, "its proxy is connected")
+        answers = [call("GET", WEB, proxy=second.proxy("echo")) for _ in range(30)]
+        assert {(a.status, a.json["workload"]) for a in answers} == {(200, "web")}
+        gate.touch()
+
+        def answering() -> str:
+            answer = call("GET", WEB, proxy=second.proxy("echo"))
+            assert answer.status == 200, answer
+            return str(answer.json["workload"])
+
+        until(lambda: answering() == "slow", 30)
+        pids = [pid for pid, line in second.command_lines().items() if "demo_app" in line]
+        gate.unlink()
+        (slow_pid,) = [pid for pid in pids if b"WORKLOAD=slow" in Path(f"/proc/{pid}/environ").read_bytes()]
+        os.kill(slow_pid, signal.SIGKILL)  # it hangs when it starts again: no traffic again
+        until(lambda: [r.app for r in _info(second).replicas if r.name == "slow-0"] == ["STARTING"], 20)
+        until(lambda: {call("GET", WEB, proxy=second.proxy("echo")).text.count('"web"') for _ in range(20)} == {1}, 20)
+        (second.directory / "slow.yaml").unlink()
+        until(lambda: "stopped shop/slow-0" in second.output, 20)
+
+
+def _info(mesh: RunningMesh) -> RunInfo:
+    (info,) = [run for run in live_runs() if run.id == mesh.info.id]
+    return info
 
 
 def test_the_five_printed_commands_work_when_pasted(mesh: RunningMesh) -> None:

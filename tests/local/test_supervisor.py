@@ -16,7 +16,7 @@ import pytest
 from lateen.local import reaper
 from lateen.local.rundir import create_run_dir
 from lateen.local.supervisor import (
-    MAX_FAST_FAILURES,
+    CRASHING_FAILURES,
     EventKind,
     ProcessSpec,
     Supervisor,
@@ -88,21 +88,35 @@ async def test_a_process_stopped_before_it_was_reported_does_not_stay(supervisor
     assert [pid for pid in _of(run) if _command_line(pid) == b"sleep\x00600\x00"] == []
 
 
-async def test_a_process_that_cannot_stay_up_is_given_up(
-    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+async def test_a_process_that_cannot_stay_up_is_said_once_and_tried_until_it_can(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("lateen.local.supervisor.BACKOFF_SECONDS", (0.01,))
-    supervisor.start(ProcessSpec("bad", ("sh", "-c", "echo sorry; exit 3"), ENV))
-    await _until(lambda: any(e.kind is EventKind.GAVE_UP for e in supervisor.events))
-    assert log_tail(supervisor.log_of("bad")).splitlines() == ["sorry"] * MAX_FAST_FAILURES
+    healed = tmp_path / "healed"
+    supervisor.start(ProcessSpec("bad", ("sh", "-c", f"test -e {healed} && exec sleep 600; echo sorry; exit 3"), ENV))
+    await _until(lambda: supervisor.state("bad").failures > 2 * CRASHING_FAILURES)
+    assert supervisor.state("bad").crashing
+    assert supervisor.state("bad").detail == "exited with status 3"
+    said = [event.kind for event in supervisor.events if event.kind is not EventKind.STARTED]
+    assert said == [EventKind.EXITED] * (CRASHING_FAILURES - 1) + [EventKind.CRASHING]
+    healed.touch()
+    await _until(lambda: _command_line(supervisor.pid("bad")).startswith(b"sleep"))
 
 
-async def test_a_missing_program_is_given_up_at_once(supervisor: Supervisor) -> None:
-    supervisor.start(ProcessSpec("none", ("/no/such/program",), ENV))
-    await _until(lambda: supervisor.events)
+async def test_a_missing_program_is_said_at_once_and_tried_again(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("lateen.local.supervisor.BACKOFF_SECONDS", (0.01,))
+    program = tmp_path / "program"
+    supervisor.start(ProcessSpec("none", (str(program),), ENV))
+    await _until(lambda: supervisor.state("none").failures > CRASHING_FAILURES)
     (event,) = supervisor.events
-    assert event.kind is EventKind.GAVE_UP
-    assert "/no/such/program" in event.detail
+    assert event.kind is EventKind.CRASHING
+    assert event.detail == f"cannot be started: {program}: No such file or directory"
+    program.with_suffix(".new").write_text("#!/bin/sh\nexec sleep 600\n")
+    program.with_suffix(".new").chmod(0o755)
+    program.with_suffix(".new").rename(program)
+    await _until(lambda: supervisor.pid("none"))
 
 
 async def test_what_must_be_prepared_is_prepared_before_each_restart(supervisor: Supervisor) -> None:
