@@ -251,12 +251,16 @@ def mirror(cluster: str, share: float) -> rc.RouteAction.RequestMirrorPolicy:
 
 
 def set_timeout(action: rc.RouteAction, timeout: timedelta | None) -> None:
-    """Istio's default is no timeout (Envoy's is 15 s).
+    """Istio's default is no timeout (Envoy's is 15 s). Of a timeout and a gRPC client's own deadline the shorter one holds.
 
-    Without one, a gRPC client's own deadline is honoured. With one it is not: Envoy ignores `timeout` beside `max_stream_duration`.
+    Beside a timeout this takes `max_grpc_timeout`, as in Istio, deprecated as it is: with its successor, `max_stream_duration`, Envoy
+    ignores `timeout` for every request.
     """
     action.timeout.CopyFrom(duration(timeout or timedelta()))
-    if not timeout:
+    if timeout:
+        action.max_grpc_timeout.CopyFrom(action.timeout)
+        action.ClearField("max_stream_duration")
+    else:
         action.max_stream_duration.grpc_timeout_header_max.CopyFrom(duration(timedelta()))
 
 

@@ -12,6 +12,21 @@ pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e")]
 ROUTES = "traffic-canary-payments.yaml"
 
 
+# Both this timeout and that of connecting (10 s) are longer than the client waits.
+PATIENT = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: patient, namespace: legacy-system}
+spec:
+  hosts: [ledger]
+  http:
+  - timeout: 60s
+    retries: {attempts: 0}
+    headers: {response: {set: {x-patient: "yes"}}}
+    route: [{destination: {host: ledger}}]
+"""
+
+
 def test_the_canary_cohort_always_gets_v2(mesh: RunningMesh) -> None:
     headers = {**mesh.bearer(), "x-test-cohort": "canary"}
     answers = many(60, "GET", CHARGE, headers, proxy=mesh.proxy("orders"))
@@ -72,6 +87,22 @@ def test_a_timeout_takes_effect(mesh: RunningMesh) -> None:
         started = time.monotonic()
         assert call("GET", CHARGE, slow, proxy=mesh.proxy("orders")).status == 504
         assert time.monotonic() - started >= 0.3
+
+
+def test_the_deadline_of_a_grpc_client_holds_beside_a_longer_timeout(mesh: RunningMesh) -> None:
+    ledger = mesh.replica("ledger-0")
+    url = "http://ledger.legacy-system.svc.cluster.local:8080/x"
+    grpc = {"content-type": "application/grpc", "te": "trailers"}
+    route = mesh.directory / "ledger.yaml"
+    route.write_text(PATIENT)
+    try:
+        until(lambda: "x-patient" in call("GET", url, grpc, proxy=mesh.proxy("orders")).headers, 10)
+        with mesh.frozen("envoy", "--config-path", f"/{ledger.address.rpartition('.')[2]}.json"):
+            answer = call("POST", url, {**grpc, "grpc-timeout": "300m"}, proxy=mesh.proxy("orders"), timeout=8)
+            assert answer.headers.get("grpc-status") in {"4", "14"}, answer
+    finally:
+        route.unlink()
+    until(lambda: call("GET", url, proxy=mesh.proxy("orders")).status == 200, 20)
 
 
 def test_an_injected_delay_takes_effect(mesh: RunningMesh) -> None:
