@@ -1,11 +1,12 @@
-"""What `analyze` says of enforcement: policies that Envoy cannot express, authorizers that cannot be asked, unknown engines. Pure."""
+"""What `analyze` says of enforcement: policies that nobody or not Envoy can enforce, authorizers that cannot be asked. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
-from lateen.controlplane.authorization import native_problem
+from lateen.controlplane.authorization import applying_to, native_problem
 from lateen.controlplane.custom_authz import provider_problem
+from lateen.jwks.keys import JwksError
 from lateen.mesh.analyzers.expected import with_expected_workloads
 from lateen.mesh.authorizationpolicy import Action, AuthorizationPolicy
 from lateen.mesh.diagnostics import Diagnostic, Severity
@@ -13,15 +14,20 @@ from lateen.mesh.engine import ENFORCEMENT_LABEL, engine_of, labelled
 from lateen.mesh.kubernetes import Deployment
 from lateen.mesh.meshconfig import EnforcementEngine
 from lateen.mesh.metadata import Resource
+from lateen.mesh.problems import render_path
 from lateen.mesh.requestauthentication import RequestAuthentication
 from lateen.mesh.view import MeshView
 from lateen.mesh.yaml_source import Path
+from lateen.policy.compile import AttachedPolicy, PolicyOrigin, compile_policies
+from lateen.policy.errors import PolicyError
 
 
 def native_findings(view: MeshView) -> tuple[Diagnostic, ...]:
     """All of them, in the order of the resources. Replicas that are not registered yet count."""
     view = with_expected_workloads(view)
-    return (*_unknown_engines(view), *_unknown_providers(view), *_inexpressible(view))
+    broken = tuple(_broken(view))
+    known = frozenset(finding.resource for finding in broken)
+    return (*_unknown_engines(view), *broken, *_unknown_providers(view), *_inexpressible(view, known))
 
 
 def _unknown_engines(view: MeshView) -> Iterator[Diagnostic]:
@@ -38,6 +44,28 @@ def _unknown_engines(view: MeshView) -> Iterator[Diagnostic]:
                 yield _finding(view, resource, "LTN0304", message, hint, (*at, ENFORCEMENT_LABEL))
 
 
+def _broken(view: MeshView) -> Iterator[Diagnostic]:
+    """Each rule of each policy that no engine can enforce, selected by a workload or not."""
+    hint = "correct it: everything to its workloads is denied as long as it stands like this"
+    domains = (view.trust_domain, *view.mesh.trust_domain_aliases)
+    for policy in view.get("AuthorizationPolicy"):
+        if isinstance(policy, AuthorizationPolicy):
+            for index, rule in enumerate(policy.spec.rules):
+                alone = policy.spec.model_copy(update={"rules": (rule,)})
+                origin = PolicyOrigin(policy.namespace, policy.name)
+                try:
+                    compile_policies([AttachedPolicy(origin, alone)], domains)
+                except (PolicyError, ValueError) as error:
+                    problem = str(error).rpartition(" rules[0]: ")[2]
+                    yield _finding(view, policy, "LTN0305", problem, hint, ("spec", "rules", index))
+    for authentication in view.get("RequestAuthentication"):
+        if isinstance(authentication, RequestAuthentication):
+            try:
+                applying_to(view, [], [authentication])
+            except (PolicyError, JwksError, ValueError) as error:
+                yield _finding(view, authentication, "LTN0305", str(error), hint, ("spec",))
+
+
 def _unknown_providers(view: MeshView) -> Iterator[Diagnostic]:
     for policy in view.get("AuthorizationPolicy"):
         if not isinstance(policy, AuthorizationPolicy) or policy.spec.action is not Action.CUSTOM:
@@ -49,8 +77,8 @@ def _unknown_providers(view: MeshView) -> Iterator[Diagnostic]:
             yield _finding(view, policy, "LTN0303", problem, hint, ("spec", "provider"))
 
 
-def _inexpressible(view: MeshView) -> Iterator[Diagnostic]:
-    seen: set[str] = set()
+def _inexpressible(view: MeshView, known: Collection[str]) -> Iterator[Diagnostic]:
+    seen: set[str] = set(known)
     for workload in {w.key: w for w in view.workloads}.values():
         if engine_of(view, workload) is not EnforcementEngine.NATIVE:
             continue
@@ -77,7 +105,7 @@ def _finding(view: MeshView, resource: Resource, code: str, message: str, hint: 
         Severity.ERROR,
         message,
         resource=str(resource.key),
-        path=".".join(map(str, path)),
+        path=render_path(path),
         file=source.file if source is not None else "",
         line=position.line if position is not None else 0,
         column=position.column if position is not None else 0,

@@ -91,6 +91,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "LTN0302": "a policy cannot be enforced natively, so its workloads deny everything",
         "LTN0303": "a CUSTOM policy names a provider that cannot be asked, so what it matches is denied",
         "LTN0304": "a label names an enforcement engine that does not exist",
+        "LTN0305": "a policy that no engine can enforce, so its workloads deny everything",
         # ours: the text of a file
         "LTN0001": "the file is not well-formed YAML",
         "LTN0002": "a key stands twice in one mapping",

@@ -16,6 +16,7 @@ from lateen.policy.request import SPIFFE, CheckInput, trust_domain_of
 _MAX_PORT: Final = 65535
 _IDENTITY_PARTS: Final = 5
 _LOCAL_TRUST_DOMAIN: Final = "cluster.local"
+_URI: Final = "[a-zA-Z][-+.a-zA-Z0-9]*://"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,14 +115,21 @@ def expand_principal(principal: str, trust_domains: Sequence[str]) -> tuple[str,
 
 
 def _namespace_code(values: Sequence[str], context: Context) -> str:
+    # Proxies fall back to a certificate's other names, which anybody may have been given: only a URI is an identity.
+    is_uri = context.constants.add(re.compile(_URI).match)
     if any("*" in v for v in values):
         alternatives = "|".join(".*".join(re.escape(part) for part in v.split("*")) for v in values)
         search = context.constants.add(re.compile(f"/ns/(?:{alternatives})/", re.DOTALL).search)
-        return f"{search}(r.principal) is not None"
-    return any_of([f"{context.constants.add(f'/ns/{v}/')} in r.principal" for v in values])
+        found = f"{search}(r.principal) is not None"
+    else:
+        found = any_of([f"{context.constants.add(f'/ns/{v}/')} in r.principal" for v in values])
+    return f"({found} and {is_uri}(r.principal) is not None)"
 
 
 def _service_account_code(values: Sequence[str], context: Context) -> str:
+    for value in values:
+        if "*" in value or value.count("/") > 1 or not all(value.split("/")):
+            raise PolicyError(f'"{value}" is not NAMESPACE/ACCOUNT or ACCOUNT')
     # Further pairs may stand before, between and behind the namespace and the account: trust domains are free to add them.
     pairs = [v.split("/", 1) if "/" in v else [context.namespace, v] for v in values]
     alternatives = "|".join(f"{re.escape(ns)}/(?:.+/|)sa/{re.escape(account)}" for ns, account in pairs)
@@ -334,3 +342,6 @@ OPERATION_FIELDS: Final = (
     ("ports", "destination.port"),
 )
 """The fields of `operation`, as above."""
+
+FIELDS_ONLY: Final = frozenset({"request.method", "request.path", "request.host"})
+"""Attributes that are no key of `when`."""

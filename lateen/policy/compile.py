@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final, cast
 
 from lateen.mesh.authorizationpolicy import Action, AuthorizationPolicySpec, Operation, Rule, Source
-from lateen.policy.attributes import OPERATION_FIELDS, SOURCE_FIELDS, Context, attribute_for
+from lateen.policy.attributes import FIELDS_ONLY, OPERATION_FIELDS, SOURCE_FIELDS, Context, attribute_for
 from lateen.policy.errors import PolicyError
 from lateen.policy.matching import Constants
 from lateen.policy.rules import CompiledRule, Condition, PolicyOrigin
@@ -135,6 +135,8 @@ def _fields(
 def _when(
     index: int, key: str, values: tuple[str, ...], not_values: tuple[str, ...], context: Context
 ) -> tuple[Condition, ...]:
+    if key in FIELDS_ONLY:
+        raise PolicyError(f'when[{index}]: unknown attribute "{key}"')
     if not values and not not_values:
         raise PolicyError(f"when[{index}] ({key}) needs values or notValues")
     conditions = []
@@ -147,6 +149,8 @@ def _when(
 
 def _condition(field: str, key: str, values: tuple[str, ...], context: Context, *, negated: bool) -> Condition:
     try:
+        if "" in values:
+            raise PolicyError("an empty value")
         attribute = attribute_for(key)
         code = attribute.code(values, context)
     except PolicyError as error:

@@ -13,6 +13,9 @@ from lateen.policy.request import parse_address
 
 # What Envoy's uri_template lets an operator match (its literals of RFC 3986).
 _TEMPLATE_LITERAL: Final = r"a-zA-Z0-9\-._~%!$&'()*+,;:@="
+_LITERAL: Final = re.compile(f"[{_TEMPLATE_LITERAL.replace('*', '')}]+")
+_BRACE: Final = re.compile("[{}]")
+_OPERATORS: Final = frozenset({"{*}", "{**}"})
 _TEMPLATE_OPERATOR: Final = re.compile(r"\{\*{1,2}\}")
 
 
@@ -97,6 +100,21 @@ class StringTest:
         )
 
 
+def check_path(path: str) -> None:
+    """Refuse what Istio refuses: an operator that is not a whole segment, one behind `{**}`, other braces, and what belongs in no path."""
+    segments = path.strip("/").split("/")
+    if any(segment not in _OPERATORS and _BRACE.search(segment) for segment in segments):
+        raise PolicyError(f'"{path}" has braces that are no {{*}} or {{**}} between slashes')
+    if not is_template(path):
+        return
+    if "{**}" in segments and not _OPERATORS.isdisjoint(segments[segments.index("{**}") + 1 :]):
+        raise PolicyError(f'"{path}": {{**}} must be the last operator')
+    if any(segment not in _OPERATORS and _LITERAL.fullmatch(segment) is None for segment in segments):
+        raise PolicyError(
+            f'"{path}": a template has no empty segments, no further wildcards and only characters of a path'
+        )
+
+
 def is_template(path: str) -> bool:
     """Whether a path of a policy uses `{*}` or `{**}`."""
     return "{*}" in path or "{**}" in path
@@ -104,8 +122,6 @@ def is_template(path: str) -> bool:
 
 def template_regex(template: str) -> str:
     """A path template as a regular expression for a full match: `{*}` is one segment, `{**}` any number of them."""
-    if template.count("{**}") > 1:
-        raise PolicyError(f'"{template}" uses {{**}} more than once')
     parts = []
     last = 0
     for operator in _TEMPLATE_OPERATOR.finditer(template):
@@ -118,6 +134,8 @@ def template_regex(template: str) -> str:
 
 def path_code(paths: Sequence[str], constants: Constants) -> str:
     """Whether `r.path` matches any of the paths and templates."""
+    for path in paths:
+        check_path(path)
     plain = [p for p in paths if not is_template(p)]
     templates = [template_regex(p) for p in paths if is_template(p)]
     parts = [string_code("r.path", plain, constants)] if plain else []

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from lateen.controlplane.authorization import checks_of
 from lateen.controlplane.native_findings import native_findings
 from lateen.controlplane.native_rbac import REFUSED
 from lateen.envoyapi.envoy.extensions.filters.http.rbac.v3 import rbac_pb2
+from lateen.mesh.authorizationpolicy import AuthorizationPolicy
 from lateen.mesh.loader import load_text
 from lateen.mesh.meshconfig import MeshConfig
 from lateen.mesh.view import MeshView
+from lateen.policy.compile import AttachedPolicy, PolicyOrigin, compile_policies
+from lateen.policy.errors import PolicyError
 
 _MESH = """
 apiVersion: apps/v1
@@ -48,6 +53,53 @@ def _view(engine: str, spec: str) -> MeshView:
 def test_findings(engine: str, spec: str, code: str, line: int) -> None:
     found = native_findings(_view(engine, spec))
     assert [(d.code, d.file, d.line) for d in found] == [(code, "a.yaml", line)]
+
+
+_BROKEN = [
+    "{when: [{key: request.path, values: [/a]}]}",
+    "{when: [{key: request.foo, values: [a]}]}",
+    '{when: [{key: "request.headers[]", values: [a]}]}',
+    '{when: [{key: "request.headers[a", values: [a]}]}',
+    "{when: [{key: request.auth.claims, values: [a]}]}",
+    "{when: [{key: source.ip, values: [10.0.0.0/33]}]}",
+    "{when: [{key: source.ip}]}",
+    '{when: [{key: source.ip, notValues: [""]}]}',
+    '{to: [{operation: {paths: ["/a/{*}.txt"]}}]}',
+    '{to: [{operation: {paths: ["/{**}/{*}"]}}]}',
+    '{to: [{operation: {paths: ["/a//{*}"]}}]}',
+    '{to: [{operation: {paths: ["/a/{*}/b*"]}}]}',
+    '{to: [{operation: {notPaths: ["/{id}"]}}]}',
+    '{to: [{operation: {ports: ["65536"]}}]}',
+    "{to: [{operation: {}}]}",
+    "{to: [{}]}",
+    "{from: [{source: {}}]}",
+    '{from: [{source: {ipBlocks: ["300.1.1.1"]}}]}',
+    '{from: [{source: {serviceAccounts: ["a/b/c"]}}]}',
+    '{from: [{source: {serviceAccounts: ["a/*"]}}]}',
+    '{from: [{source: {principals: [""]}}]}',
+]
+
+
+@pytest.mark.parametrize("engine", ["extAuthz", "native"])
+@pytest.mark.parametrize("rule", _BROKEN)
+def test_a_rule_that_means_nothing_is_found_and_denies_everything(rule: str, engine: str) -> None:
+    view = _view(engine, "{action: DENY, rules: [{}, " + rule + "]}")
+    assert [(d.code, d.file, d.line, d.path) for d in native_findings(view)] == [
+        ("LTN0305", "a.yaml", 14, "spec.rules[1]")
+    ]
+    (policy,) = view.get("AuthorizationPolicy")
+    assert isinstance(policy, AuthorizationPolicy)
+    with pytest.raises(PolicyError, match=re.escape("rules[1]")):
+        compile_policies([AttachedPolicy(PolicyOrigin("default", "p"), policy.spec)])
+
+
+@pytest.mark.parametrize("rule", ['{jwks: "{}"}', "{}", '{jwks: "{\\"keys\\": [{\\"kty\\": \\"oct\\"}]}"}'])
+def test_token_rules_without_usable_keys_are_found(rule: str) -> None:
+    text = (
+        "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: p}\nspec: {jwtRules: [RULE]}\n"
+    )
+    loaded = load_text(text.replace("RULE", rule), "a.yaml")
+    assert [d.code for d in native_findings(MeshView.build(loaded.resources, MeshConfig()))] == ["LTN0305"]
 
 
 @pytest.mark.parametrize(

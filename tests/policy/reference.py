@@ -164,7 +164,7 @@ def _principal(pattern: str, r: CheckInput, trust_domains: Sequence[str]) -> boo
 
 def _namespace(pattern: str, r: CheckInput) -> bool:
     escaped = ".*".join(re.escape(p) for p in pattern.split("*"))
-    return re.fullmatch(f".*/ns/{escaped}/.*", r.principal) is not None
+    return re.fullmatch(f"[a-zA-Z][a-zA-Z0-9+.-]*://.*/ns/{escaped}/.*", r.principal) is not None
 
 
 def _service_account(value: str, r: CheckInput, namespace: str) -> bool:
@@ -241,4 +241,4 @@ def _segments(wanted: Sequence[str], actual: Sequence[str]) -> bool:
 
 
 def _plain(segment: str) -> bool:
-    return all(c.isascii() and (c.isalnum() or c in "-._~%!$&'()+,;:@=") for c in segment)
+    return all(c.isascii() and (c.isalnum() or c in "-._~%!$&'()*+,;:@=") for c in segment)

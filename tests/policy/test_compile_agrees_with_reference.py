@@ -2,6 +2,7 @@
 
 from random import Random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
@@ -12,6 +13,7 @@ from lateen.policy.claims import verified_claims
 from lateen.policy.compile import AttachedPolicy, PolicyOrigin, compile_policies
 from lateen.policy.explain import trace_policies
 from lateen.policy.request import CheckInput
+from tests.fuzzing import examples
 from tests.policy import reference
 
 TRUST_DOMAINS = ("td1", "old-td", "new-td")
@@ -132,7 +134,14 @@ def requests(draw: st.DrawFn) -> CheckInput:
     http = draw(st.integers(0, 4)) > 0
     payload = draw(PAYLOADS) if http else None
     names = [f"spiffe://{p}" for p in PRINCIPALS]
-    more = ["", "CN=x", "spiffe://td1/k/v/ns/a/k/v/sa/x/k/v", "spiffe://new-td/ns/a/sa/x", "spiffe://td1"]
+    more = [
+        "",
+        "CN=x",
+        "CN=x/ns/a/sa/x",
+        "spiffe://td1/k/v/ns/a/k/v/sa/x/k/v",
+        "spiffe://new-td/ns/a/sa/x",
+        "spiffe://td1",
+    ]
     return CheckInput(
         http=http,
         principal=draw(st.sampled_from([*names, *more])),
@@ -142,7 +151,9 @@ def requests(draw: st.DrawFn) -> CheckInput:
         destination_port=draw(st.sampled_from([0, 80, 8080, 8081])),
         sni=draw(st.sampled_from(["", "a.com", "b.com", "com"])),
         method=draw(st.sampled_from(["GET", "POST", "get", "PUT"])) if http else "",
-        path=draw(st.sampled_from(["/a", "/a/", "/a/b", "/a/b/c", "/b", "/", "/a//b", "/é/b", "/a/x/c/", "/a/x/c"]))
+        path=draw(
+            st.sampled_from(["/a", "/a/", "/a/b", "/a/b/c", "/b", "/", "/a//b", "/é/b", "/a/x/c/", "/a/x/c", "/a/x*y"])
+        )
         if http
         else "",
         host=draw(st.sampled_from(["a.com", "b.a.com", "b.a.com:80", "c", ""])) if http else "",
@@ -152,7 +163,8 @@ def requests(draw: st.DrawFn) -> CheckInput:
     )
 
 
-@settings(max_examples=150, deadline=None)
+@pytest.mark.fuzz
+@settings(max_examples=examples(150), deadline=None)
 @given(policies(), st.lists(requests(), min_size=1, max_size=6))
 def test_compiled_decision_equals_the_reference(some: list[AttachedPolicy], inputs: list[CheckInput]) -> None:
     compiled = compile_policies(some, TRUST_DOMAINS)
@@ -161,7 +173,8 @@ def test_compiled_decision_equals_the_reference(some: list[AttachedPolicy], inpu
         assert verdict == reference.allowed(some, request, TRUST_DOMAINS)
 
 
-@settings(max_examples=100, deadline=None)
+@pytest.mark.fuzz
+@settings(max_examples=examples(100), deadline=None)
 @given(policies(), requests())
 def test_explain_tells_the_same_story_as_the_decision(some: list[AttachedPolicy], request: CheckInput) -> None:
     compiled = compile_policies(some, TRUST_DOMAINS)
@@ -173,7 +186,8 @@ def test_explain_tells_the_same_story_as_the_decision(some: list[AttachedPolicy]
         assert matched == []
 
 
-@settings(max_examples=60, deadline=None)
+@pytest.mark.fuzz
+@settings(max_examples=examples(60), deadline=None)
 @given(policies(), requests(), st.randoms(use_true_random=False))
 def test_order_of_policies_does_not_change_the_verdict(
     some: list[AttachedPolicy], request: CheckInput, random: Random
@@ -184,7 +198,8 @@ def test_order_of_policies_does_not_change_the_verdict(
     assert first == second
 
 
-@settings(max_examples=150, deadline=None)
+@pytest.mark.fuzz
+@settings(max_examples=examples(150), deadline=None)
 @given(
     st.lists(rules(), min_size=1, max_size=4),
     st.lists(requests(), min_size=1, max_size=6),
@@ -222,6 +237,8 @@ VARIANTS: dict[str, list[CheckInput]] = {
             *(f"spiffe://{x}" for x in PRINCIPALS),
             "",
             "CN=x",
+            "CN=spiffe://td1/ns/a/sa/x",
+            "https://td1/ns/a/sa/x",
             "spiffe://td1/k/v/ns/a/k/v/sa/x/k/v",
             "spiffe://td1",
         ]
@@ -270,6 +287,7 @@ VARIANTS: dict[str, list[CheckInput]] = {
             "/a/x/c/",
             "/a/x/c/d",
             "/a/é",
+            "/a/x*y",
             "/é/b",
             "",
         )

@@ -14,6 +14,7 @@ import pytest
 from extauthz.decide import Verdict, decide
 from lateen.mesh.authorizationpolicy import Action, AuthorizationPolicySpec
 from lateen.policy.compile import AttachedPolicy, PolicyOrigin, PolicySet, compile_policies
+from tests.fuzzing import examples
 from tests.policy import reference
 from tests.policy.native_envoy import Asked, NativeEnvoy
 from tests.policy.test_compile_agrees_with_reference import (
@@ -215,8 +216,10 @@ def envoy(tmp_path: Path) -> NativeEnvoy:
     return NativeEnvoy(tmp_path, [p for p in _PEERS if p])
 
 
-def test_generated_policies(envoy: NativeEnvoy) -> None:
-    maker = Maker(7, envoy)
+@pytest.mark.fuzz
+@pytest.mark.parametrize("seed", range(7, 7 + (examples(1) + 4) // 5))
+def test_generated_policies(envoy: NativeEnvoy, seed: int) -> None:
+    maker = Maker(seed, envoy)
     pairs = [(maker.policies(), [maker.request() for _ in range(_REQUESTS_EACH)]) for _ in range(_POLICIES)]
     compared, allowed = _compared(envoy, pairs)
     assert compared >= 500
