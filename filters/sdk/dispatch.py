@@ -71,7 +71,7 @@ def on_start() -> None:
     install_streams()
     random = sys.modules.get("random")
     if random is not None:
-        random.seed(os.urandom(32))
+        random.seed(int.from_bytes(os.urandom(32)))  # of bytes it would take a digest, and need _sha2
 
 
 def on_configure(root: int, size: int) -> int:

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from filters.toolchain.binary import signed, unsigned, vector
+from filters.toolchain.binary import read_unsigned, signed, unsigned, vector
 from filters.toolchain.code import GLOBAL_GET, GLOBAL_SET, Body, SymbolUse, Token, VariableUse
 
 Code: TypeAlias = tuple[Token, ...]
 
-VALUE_TYPES = {"i": 0x7F, "l": 0x7E}
-"""Letters for value types: i = i32, l = i64."""
+VALUE_TYPES = {"i": 0x7F, "l": 0x7E, "f": 0x7D, "d": 0x7C}
+"""Letters for value types: i = i32, l = i64, f = f32, d = f64."""
 EMPTY = 0x40
 
 
@@ -22,6 +22,15 @@ def function_type(parameters: str, results: str) -> bytes:
     return b"\x60" + b"".join(
         vector([bytes([VALUE_TYPES[letter]]) for letter in part]) for part in (parameters, results)
     )
+
+
+def letters_of_type(type_: bytes) -> tuple[str, str]:
+    """Letters of the parameters and results of an encoded function type; the inverse of `function_type`."""
+    letters = {value: letter for letter, value in VALUE_TYPES.items()}
+    count, at = read_unsigned(type_, 1)
+    parameters = "".join(letters[value] for value in type_[at : at + count])
+    results, at = read_unsigned(type_, at + count)
+    return parameters, "".join(letters[value] for value in type_[at : at + results])
 
 
 def join(*codes: Code) -> Code:

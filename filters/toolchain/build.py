@@ -65,7 +65,7 @@ def build(source: Path, *, seed: int | None = None, limits: Limits | None = None
     for module in sorted(files):
         digest.update(module.encode() + b"\0" + files[module].read_bytes() + b"\0")
     extra = {"seed": seed, "source": digest.hexdigest(), "componentize": COMPONENTIZE_VERSION}
-    linked = link(component, limits, extra)
+    linked = link(component, limits, extra, compiler=found.compiles)
     return Built(linked, tuple(warnings), len(component), middle - started, time.monotonic() - middle, seed)
 
 

@@ -49,6 +49,7 @@ def entry_source(module: str, lazy: tuple[str, ...]) -> str:
     """Source of the entry; `lazy` are modules that the filter's functions import."""
     lines = [
         QUIET_IMPORTS,
+        "import random",  # componentize-py's runtime does so later: the manifest shall know
         "import wit_world",
         "import filters.sdk.dispatch",
         "import filters.sdk.snapshot",

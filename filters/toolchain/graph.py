@@ -223,6 +223,24 @@ class Graph:
             if imported.module == "GOT.mem"
         }
 
+    def needed_slots(self) -> frozenset[int]:
+        """Slots of the main table whose number the guest holds: its own functions' addresses, and those it imports (GOT.func).
+
+        The others only serve trampolines, which are resolved here.
+        """
+        needed: set[int] = set()
+        for instance, module in self.modules.items():
+            if module.imports[Kind.GLOBAL]:
+                own = [imported.name for imported in module.imports[Kind.GLOBAL] if imported.module == "env"]
+                if "__table_base" in own and self.item(Kind.TABLE, instance, 0) == self.main_table:
+                    for segment in module.elements:
+                        base = self.constant(instance, segment.offset)
+                        needed.update(range(base, base + len(segment.functions)))
+            for index, imported in enumerate(module.imports[Kind.GLOBAL]):
+                if imported.module == "GOT.func":
+                    needed.add(self.constant_of(self.item(Kind.GLOBAL, instance, index)))
+        return frozenset(needed)
+
     def _named_global(self, name: str) -> Ref:
         for instance, module in self.modules.items():
             kind, index = module.exports.get(name, (None, 0))

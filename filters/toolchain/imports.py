@@ -47,6 +47,14 @@ IMPOSSIBLE: Mapping[str, str] = {
 }
 
 
+COMPILES = frozenset(
+    {"eval", "exec", "compile", "literal_eval", "namedtuple", "NamedTuple", "dataclass", "make_dataclass", "signature"}
+)
+"""Names that need Python's compiler when a function uses them; at module level they are done when the module is built."""
+LATE_IMPORTS: Mapping[str, str] = {"strptime": "_strptime", "uuid3": "hashlib", "uuid5": "hashlib", "seed": "_sha2"}
+"""Names whose functions in the standard library import something when they are called."""
+
+
 class Finding(NamedTuple):
     """An import that cannot work, with its place."""
 
@@ -66,23 +74,47 @@ class Imports(NamedTuple):
     modules: tuple[str, ...]
     """Absolute names, in order of appearance."""
     findings: tuple[Finding, ...]
+    compiles: bool = False
+    """Whether a function compiles Python at run time."""
 
 
 def read_imports(sources: Iterable[tuple[str, Path]]) -> Imports:
     """Every import of the sources ((module name, file) pairs), also those inside functions; TYPE_CHECKING blocks left out."""
     modules: dict[str, None] = {}
     findings: list[Finding] = []
+    compiles = False
     for module, path in sources:
         text = path.read_text(encoding="utf-8")
         lines = text.splitlines()
         package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-        for node in _imports(ast.parse(text, str(path))):
+        tree = ast.parse(text, str(path))
+        modules |= dict.fromkeys(LATE_IMPORTS[name] for name in _mentioned(tree) if name in LATE_IMPORTS)
+        compiles = compiles or not COMPILES.isdisjoint(_mentioned_in_functions(tree))
+        for node in _imports(tree):
             for name in _names(node, package):
                 modules.setdefault(name)
                 reason = _impossible(name)
                 if reason:
                     findings.append(Finding(str(path), node.lineno, name, reason, lines[node.lineno - 1]))
-    return Imports(tuple(modules), tuple(dict.fromkeys(findings)))
+    return Imports(tuple(modules), tuple(dict.fromkeys(findings)), compiles)
+
+
+def _mentioned(tree: ast.AST) -> Iterable[str]:
+    """Names of variables and attributes; `re.compile` is no compilation of Python."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            yield node.id
+        elif isinstance(node, ast.Attribute) and node.attr != "compile":
+            yield node.attr
+
+
+def _mentioned_in_functions(tree: ast.AST) -> Iterable[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            for statement in node.body:
+                yield from _mentioned(statement)
+        elif isinstance(node, ast.Lambda):
+            yield from _mentioned(node.body)
 
 
 def _imports(tree: ast.AST) -> Iterable[ast.Import | ast.ImportFrom]:

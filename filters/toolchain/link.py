@@ -21,6 +21,7 @@ from filters.toolchain.code import (
     TypeUse,
     VariableUse,
 )
+from filters.toolchain.compiler import leave_out_compiler
 from filters.toolchain.component import parse_component
 from filters.toolchain.deadline import add_deadline, loop_check
 from filters.toolchain.graph import I32, Graph
@@ -49,8 +50,10 @@ class Linked(NamedTuple):
     data_bytes: int
 
 
-def link(raw: bytes, limits: Limits | None = None, extra: Mapping[str, object] | None = None) -> Linked:
-    """Link the component `raw`; `extra` goes into the module's manifest."""
+def link(
+    raw: bytes, limits: Limits | None = None, extra: Mapping[str, object] | None = None, *, compiler: bool = True
+) -> Linked:
+    """Link the component `raw`; `extra` goes into the module's manifest. `compiler`: keep Python's compiler."""
     limits = limits or Limits()
     graph = Graph(parse_component(raw))
     image = Image(
@@ -62,14 +65,14 @@ def link(raw: bytes, limits: Limits | None = None, extra: Mapping[str, object] |
     )
     guest = image.manifest()
     manifest = {**guest, **(extra or {})}
-    shim = build_shim(graph, limits, dropped_callbacks(guest))
+    shim = build_shim(graph, limits, dropped_callbacks(guest), compiler=compiler)
     clear_heap(
         image.content,
         {title: graph.constant_of(graph.address(title)) for title in HEAP_TYPES if title in graph.addresses},
     )
     linking = _Linking(graph, shim, image)
     linking.resolve_names()
-    linking.collect(_strings(guest.get("prunable")) & set(RANGES))
+    linking.collect(_strings(guest.get("prunable")) & set(RANGES), compiler=compiler)
     bottom = graph.constant_of(linking.stack_pointer) - STACK_RESERVE
     image.content[bottom : bottom + STACK_RESERVE] = bytes(STACK_RESERVE)  # what C has left on its stack
     for address, content in shim.data.items():
@@ -85,7 +88,7 @@ def dropped_callbacks(manifest: Mapping[str, object]) -> frozenset[str]:
     return frozenset(callback.export for callback in CALLBACKS if callback.handler not in wanted)
 
 
-def build_shim(graph: Graph, limits: Limits, dropped: frozenset[str]) -> Shim:
+def build_shim(graph: Graph, limits: Limits, dropped: frozenset[str], *, compiler: bool) -> Shim:
     """All our functions, laid out for this component."""
     top = graph.constant_of(graph.stack_pointer())
     layout = Layout(top - STACK_RESERVE, STACK_RESERVE, _table_size(graph))
@@ -95,6 +98,8 @@ def build_shim(graph: Graph, limits: Limits, dropped: frozenset[str]) -> Shim:
     add_wasi(shim)
     definitions, count = add_host_calls(shim, arena, layout.first_slot)
     add_callbacks(shim, arena, definitions, count, dropped)
+    if not compiler:
+        leave_out_compiler(shim, arena, graph)
     return shim
 
 
@@ -162,9 +167,9 @@ class _Linking:
 
     # Reachability
 
-    def collect(self, unused_modules: frozenset[str]) -> None:
+    def collect(self, unused_modules: frozenset[str], *, compiler: bool) -> None:
         """Scan everything that can be reached from the exports and the function table."""
-        pruned = prunable_functions(self.graph, unused_modules)
+        pruned = prunable_functions(self.graph, unused_modules, compiler=compiler)
         table = self.graph.tables[self.graph.main_table]
         self.slots = {slot: self.graph.function(*where) for slot, where in table.items()}
         titles = {self.graph.name_of(self.graph.slot_definition(slot)): slot for slot in table}
@@ -174,7 +179,8 @@ class _Linking:
         )
         self.slots |= {slot: self.own[title] for slot, title in self.shim.slots.items()}
         todo = [self.own[title] for title in self.shim.exports]
-        todo += [ref for ref in self.slots.values() if ref not in pruned]
+        needed = self.graph.needed_slots() | set(self.shim.slots)
+        todo += [ref for slot, ref in self.slots.items() if slot in needed and ref not in pruned]
         check = self._resolved(list(loop_check()))
         while todo:
             ref = todo.pop()

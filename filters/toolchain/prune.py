@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterable, Mapping
 
 from filters.toolchain.code import Ref
+from filters.toolchain.compiler import RANGES as COMPILER
 from filters.toolchain.graph import Graph
 from filters.toolchain.image import Image
 
@@ -20,10 +21,27 @@ RANGES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "_symtable": (("PyInit__symtable", "getpath_abspath"),),
     "_decimal": (("PyInit__decimal", ""), ("mpd_dflt_traphandler", "parserCreate")),
     "pyexpat": (("PyInit_pyexpat", ""), ("parserCreate", "adler32_z")),
+    "zlib": (("PyInit_zlib", ""), ("deflateInit2_", "sqlite3_log")),
+    "_hmac": (("PyInit__hmac", ""), ("_Py_LibHacl_Hacl_HMAC_compute_md5", "mpd_dflt_traphandler")),
+    "_struct": (("PyInit__struct", "calendarrule_year_to_timestamp"),),
+    "_datetime": (("new_date_ex", "PyInit__codecs"),),
     **{
         module: ((f"PyInit_{module}", ""),)
         for module in [
             "array",
+            "_bisect",
+            "_heapq",
+            "_random",
+            "math",
+            "binascii",
+            "_md5",
+            "_sha1",
+            "_sha2",
+            "_sha3",
+            "_blake2",
+            "_tracemalloc",
+            "_suggestions",
+            "_locale",
             "_asyncio",
             "_csv",
             "_lsprof",
@@ -45,13 +63,14 @@ RANGES: Mapping[str, tuple[tuple[str, str], ...]] = {
         ]
     },
 }
+RUNTIME_EXPORT = "PyInit_componentize_py_runtime"
 WORD = 4
 LONGEST = 2000
 """A range with more functions is not what the table means."""
 
 
-def prunable_functions(graph: Graph, modules: Iterable[str]) -> frozenset[Ref]:
-    """Functions of the object files of `modules`."""
+def prunable_functions(graph: Graph, modules: Iterable[str], *, compiler: bool) -> frozenset[Ref]:
+    """Functions of the object files of `modules`, of componentize-py's runtime, and of the parser unless `compiler`."""
     instance = next(
         (number for number, module in graph.modules.items() if "PyInit__json" in module.names.values()), None
     )
@@ -64,9 +83,10 @@ def prunable_functions(graph: Graph, modules: Iterable[str]) -> frozenset[Ref]:
             first.setdefault(names[index], index)
     end = max(first.values()) + 1
     starts = sorted(index for name, index in first.items() if name.startswith("PyInit_"))
-    found: set[Ref] = set()
-    for module in sorted(modules):
-        for begin, after in RANGES.get(module, ()):
+    found = set(_runtime_functions(graph))
+    grammar = () if compiler else COMPILER
+    for ranges in (*(RANGES.get(module, ()) for module in sorted(modules)), grammar):
+        for begin, after in ranges:
             low = first.get(begin)
             if low is None:
                 continue
@@ -76,6 +96,14 @@ def prunable_functions(graph: Graph, modules: Iterable[str]) -> frozenset[Ref]:
             if low < high < low + LONGEST:
                 found.update(Ref(instance, index) for index in range(low, high))
     return frozenset(found)
+
+
+def _runtime_functions(graph: Graph) -> Iterable[Ref]:
+    """componentize-py's Rust code: its part is over when the snapshot is taken, callbacks go to CPython directly."""
+    for number, module in graph.modules.items():
+        if RUNTIME_EXPORT in module.exports:
+            first = module.imported_functions
+            yield from (Ref(number, index) for index in range(first, first + len(module.bodies)))
 
 
 def disable_modules(image: Image, slots: Mapping[str, int]) -> None:
