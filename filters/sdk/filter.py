@@ -1,12 +1,15 @@
 """HttpFilter, the class an author derives from."""
 
-from typing import Any, ClassVar
+from collections.abc import Coroutine
+from typing import Any, ClassVar, TypeAlias
 
 from filters.sdk.calls import HttpClient
 from filters.sdk.config import FilterConfig
 from filters.sdk.messages import Request, Response
 from filters.sdk.shared import SharedData
 
+Answer: TypeAlias = Coroutine[Any, Any, Response | None] | Response | None
+"""What a handler returns: it may be `async def` or `def`."""
 registry: dict[str, type["HttpFilter"]] = {}
 """Filters of this module by name."""
 
@@ -51,16 +54,16 @@ class HttpFilter:
     def on_start(self) -> None:
         """Called when the configuration is there, before any request."""
 
-    async def on_request(self, request: Request) -> Response | None:
+    def on_request(self, request: Request) -> Answer:
         """A request's headers have arrived. Return a Response to answer it here, None to let it pass."""
 
-    async def on_response(self, request: Request, response: Response) -> Response | None:
+    def on_response(self, request: Request, response: Response) -> Answer:
         """A response's headers have arrived. Change it, or return another in its place."""
 
     def on_log(self, request: Request, response: Response) -> None:
         """The request is over; headers can still be read."""
 
-    async def on_tick(self) -> None:
+    def on_tick(self) -> Coroutine[Any, Any, None] | None:
         """Runs every `tick_seconds` on every worker."""
 
 
