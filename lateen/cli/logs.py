@@ -6,16 +6,18 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from lateen.cli.apiclient import running_mesh
+from lateen.cli.apiclient import ControlPlane, running_mesh
 from lateen.cli.exits import CommandError, Exit
-from lateen.cli.output import emit
+from lateen.cli.output import emit, say
+from lateen.local.rundir import RunInfo, newest_logs, state_home
 
 FOLLOW_SECONDS = 0.2
 
 
 def logs(workload: str | None, *, control_plane: str | None, container: str | None, tail: int, follow: bool) -> None:
     """Print, and follow if asked, every log that belongs to `workload`; without it, list the logs."""
-    directory = Path(running_mesh(control_plane).logs)
+    run = _run(control_plane)
+    directory = Path(run.logs)
     files = sorted(directory.glob("*.log"))
     if workload is None:
         emit("\n".join(path.stem for path in files))
@@ -27,9 +29,34 @@ def logs(workload: str | None, *, control_plane: str | None, container: str | No
     for path in chosen:
         for line in last_lines(path, tail):
             emit(_labelled(path, line, chosen))
+    if any(path.stem.endswith(".envoy") for path in chosen) and not _logs_requests(run.control_plane):
+        say(
+            f"note: requests are not logged, as in Istio by default: set accessLogFile: /dev/stdout in {run.directory}/mesh.yaml"
+        )
     if follow:
         for path, line in _follow(chosen):
             emit(_labelled(path, line, chosen))
+
+
+def _run(control_plane: str | None) -> RunInfo:
+    try:
+        return running_mesh(control_plane)
+    except CommandError as error:
+        kept = newest_logs(state_home()) if error.code is Exit.UNREACHABLE else None
+        if kept is None:
+            raise
+        raise CommandError(
+            error.code, error.message, f"{error.hint}\nthe logs of the last one: {kept}".strip()
+        ) from None
+
+
+def _logs_requests(control_plane: str) -> bool:
+    """Whether mesh.yaml asks for access logs; yes when nobody can say."""
+    try:
+        with ControlPlane(control_plane) as api:
+            return bool(api.get("/v1/info")["mesh"].get("accessLogFile"))
+    except CommandError:
+        return True
 
 
 def choose_logs(files: Sequence[Path], workload: str, container: str | None) -> list[Path]:

@@ -443,7 +443,7 @@ def _serve(module: str, arguments: list[str] | None) -> None:
     """Become the server: its own process image and its own `--help`, as `python -m MODULE` is."""
     import os
 
-    os.execv(sys.executable, [sys.executable, "-m", module, *(arguments or ())])  # noqa: S606
+    os.execv(sys.executable, [sys.executable, "-P", "-m", module, *(arguments or ())])  # noqa: S606
 
 
 def main() -> None:

@@ -73,8 +73,8 @@ def service_environment(environ: Mapping[str, str] = os.environ) -> dict[str, st
 
 
 def python_module(module: str, *arguments: str) -> tuple[str, ...]:
-    """A command that runs a module with this interpreter."""
-    return (sys.executable, "-m", module, *arguments)
+    """A command that runs a module with this interpreter, and none of the same name that happens to be in the working directory."""
+    return (sys.executable, "-P", "-m", module, *arguments)
 
 
 def service_processes(site: Site, redis_url: str) -> list[ProcessSpec]:

@@ -335,8 +335,10 @@ class Mesh:
                 if len(seen) >= SYNC_POLLS and _same_versions(seen[-1], seen[-2]):
                     return proxies
             if time.monotonic() - began > SAY_SECONDS:
-                for line in [line for line in waiting if line not in said]:
-                    self.say(f"waiting for {line}")
+                refusals = rejected(proxies.values()) if proxies is not None else []
+                news = [line for line in waiting if line not in said and line not in refusals]
+                if news:
+                    self.say("\n".join(f"waiting for {line}" for line in news))
                 said.update(waiting)
             await asyncio.sleep(SYNC_POLL_SECONDS)
             if proxies is None or not waiting or waiting != rejected(proxies.values()):

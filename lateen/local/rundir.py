@@ -221,6 +221,12 @@ def open_state_dir(directory: Path, home: Path) -> StateDir:
         return StateDir(path, fd)
 
 
+def newest_logs(home: Path) -> Path | None:
+    """The logs of the mesh that ended last."""
+    kept = [path for path in (home / "lateen").glob("*/last-logs") if path.is_dir()]
+    return max(kept, key=lambda path: path.stat().st_mtime, default=None)
+
+
 def proxy_variable(prefix: str, name: str) -> str:
     """`LATEEN_PROXY_PAYMENTS_API_V1` for the prefix `LATEEN_PROXY` and the workload `payments-api-v1`."""
     return f"{prefix}_{''.join(c if c.isalnum() else '_' for c in name)}".upper()

@@ -82,12 +82,17 @@ def own_listeners(pid: int) -> tuple[Listener, ...]:
 
 
 def _inodes(pid: int) -> set[int]:
+    members = {pid, *reaper.descendants(pid, reaper.process_table())}
+    return {inode for member in members for inode in inodes_of(member)}
+
+
+def inodes_of(pid: int) -> set[int]:
+    """The sockets that a process has open; none when it is gone or another user's."""
     found: set[int] = set()
-    for member in {pid, *reaper.descendants(pid, reaper.process_table())}:
-        with contextlib.suppress(OSError):
-            for entry in os.scandir(f"/proc/{member}/fd"):
-                with contextlib.suppress(OSError):
-                    match = _SOCKET.fullmatch(os.readlink(entry.path))  # noqa: PTH115  (hot, and not a path)
-                    if match:
-                        found.add(int(match[1]))
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                match = _SOCKET.fullmatch(os.readlink(entry.path))  # noqa: PTH115  (hot, and not a path)
+                if match:
+                    found.add(int(match[1]))
     return found

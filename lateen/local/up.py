@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lateen.envoy_binary import envoy_path
-from lateen.local import commands, netns, reaper
+from lateen.local import commands, netns, ports, reaper
 from lateen.local.commands import Site
 from lateen.local.following import Following
 from lateen.local.leases import (
@@ -29,6 +29,7 @@ from lateen.local.leases import (
 from lateen.local.mesh import Mesh, StartError
 from lateen.local.placement import NoRoomError
 from lateen.local.plan import Plan
+from lateen.local.ports import PortsTakenError
 from lateen.local.report import render_started, variables
 from lateen.local.rundir import (
     RunDir,
@@ -89,7 +90,7 @@ def run(
         return EXIT_HOST
     try:
         return asyncio.run(_run(source, plan, _Wish(mode, exec_command, timeout, started, coloured)))
-    except (RunDirError, NoLeaseError, NoRoomError, netns.NetnsError) as error:
+    except (RunDirError, NoLeaseError, NoRoomError, PortsTakenError, netns.NetnsError) as error:
         _say(f"error: {error}")
         return EXIT_HOST
 
@@ -160,6 +161,7 @@ class _Session:
         base = ensure_base(base_directory())
         for dead in dead_runs(base):
             await asyncio.to_thread(clean_up_dead_run, dead)
+        ports.check(ports.needed(self._plan, self._wish.mode, issuers=bool(self._source.local.issuers)))
         lease, vips = _lease(base, self._wish.mode)
         state = open_state_dir(self._source.directory, state_home())
         run = create_run_dir(base, traversable=self._wish.mode == commands.NETNS)
@@ -193,13 +195,14 @@ class _Session:
         except _Stopped as stopped:
             return 128 + stopped.number
         except StartError as error:
-            _say(f"error: {error}")
+            _say(f"error: {error}\nall logs: {mesh.state.last_logs}")
             return EXIT_TIMEOUT
         except TimeoutError as error:
             _say(
                 f"error: the mesh is not in sync after {time.monotonic() - self._wish.started:.0f} s, because of\n{error}"
             )
             if self._wish.command is not None:
+                _say(f"all logs: {mesh.state.last_logs}")
                 return EXIT_TIMEOUT
         return await (
             self._interactive(mesh) if self._wish.command is None else self._execute(mesh, self._wish.command)

@@ -193,3 +193,15 @@ def test_a_value_that_an_option_does_not_have_is_said_in_our_words(run: Run) -> 
     assert "'jsn' is not one of table, wide, json, yaml, name, did you mean json?" in result.err
     assert "Value error" not in result.err
     assert run("analyze", "--color", "blue").code == 2
+
+
+def test_logs_of_a_mesh_that_has_ended_are_pointed_at(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert "logs of the last" not in run("logs", "controlplane").err
+    kept = tmp_path / "lateen" / "shop-1" / "last-logs"
+    kept.mkdir(parents=True)
+    result = run("logs", "controlplane")
+    assert result.code == 4
+    assert f"the logs of the last one: {kept}" in result.err

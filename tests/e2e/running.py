@@ -198,7 +198,7 @@ def start(directory: Path, home: Path, *arguments: str, seconds: float = START_S
 
 
 def command(directory: Path, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "lateen.local", str(directory), *arguments]
+    return [sys.executable, "-P", "-m", "lateen.local", str(directory), *arguments]
 
 
 def environment(home: Path) -> dict[str, str]:

@@ -72,9 +72,12 @@ def small(tmp_path: Path) -> Path:
     return directory
 
 
-def _up(directory: Path, home: Path, *arguments: str, seconds: float = 60) -> "subprocess.CompletedProcess[str]":
+def _up(
+    directory: Path, home: Path, *arguments: str, seconds: float = 60, cwd: Path | None = None
+) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         command(directory, *arguments),
+        cwd=cwd,
         env=environment(home),
         capture_output=True,
         text=True,
@@ -157,7 +160,9 @@ def test_kill_9_leaves_nothing(small: Path, tmp_path: Path, victim: str) -> None
 
 def test_exec_has_the_mesh_in_its_environment_and_gives_its_status(small: Path, tmp_path: Path) -> None:
     script = f"curl -s -x $LATEEN_PROXY_WEB {WEB} && test -S ${{LATEEN_CONTROL_PLANE#unix://}} && ls $LATEEN_LOGS && lateen version -o name && exit 7"
-    done = _up(small, tmp_path, "--exec", script)
+    for name in ("ca", "ratelimit", "redis", "yaml", "reaper"):  # whatever stands where it is called from
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('not meant')")
+    done = _up(small, tmp_path, "--exec", script, cwd=tmp_path)
     assert done.returncode == 7, done.stderr
     assert '"workload": "web"' in done.stdout
     assert "web-0.envoy.log" in done.stdout
@@ -211,6 +216,30 @@ def test_an_application_that_does_not_start_is_exit_5_with_its_log(small: Path, 
     assert done.returncode == 5
     assert "web-0.app does not start: exited with status 1" in done.stderr
     assert "no database" in done.stderr
+    logs = Path(done.stderr.partition("all logs: ")[2].strip())
+    assert "no database" in (logs / "web-0.app.log").read_text()
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "::"])
+def test_a_port_that_somebody_has_taken_is_said_before_anything_starts(
+    small: Path, tmp_path: Path, address: str
+) -> None:
+    server = (
+        "import socket, sys; s = socket.create_server((sys.argv[1], 0), family=socket.AF_INET6 if ':' in sys.argv[1] "
+        "else socket.AF_INET, dualstack_ipv6=':' in sys.argv[1]); print(s.getsockname()[1], flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", server, address], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        port = other.stdout.readline().strip()
+        (small / "web.yaml").write_text(SMALL.replace("8080", port))
+        done = _up(small, tmp_path, "--exec", "true")
+        other.communicate()
+    assert done.returncode == 2
+    assert f"port {port}, which shop/web needs, is taken on every address of this host by `" in done.stderr
+    assert f"(pid {other.pid})" in done.stderr
+    assert not (tmp_path / "state").exists()
 
 
 def test_not_in_sync_in_time_is_exit_5_and_says_who(small: Path, tmp_path: Path) -> None:
