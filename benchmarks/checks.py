@@ -20,7 +20,7 @@ from benchmarks.statistics import Spread
 from benchmarks.timing import cpu_per_call
 from extauthz.check import Checker
 from extauthz.denials import Denials
-from extauthz.keys_page import jwks_of
+from lateen.jwks.page import jwks_of
 from extauthz.metrics import Metrics
 from extauthz.policies import Policies
 from extauthz.tokens import TokenCache

@@ -83,6 +83,7 @@ def unauthenticated(denial_id: str, decision: Decision, rule: TokenRule, realm: 
     response.denied_response.headers.extend(_headers([("www-authenticate", challenge), (DENIAL_HEADER, denial_id)]))
     struct = response.dynamic_metadata.fields["lateen"].struct_value
     _lateen(struct, decision, str(rule.origin), rule.index, denial_id)
+    _position(struct, rule.origin.position_of(rule.index))
     return response.SerializeToString()
 
 
@@ -105,8 +106,12 @@ def _decided(struct: struct_pb2.Struct, decision: Decision, denial_id: str = "")
         return
     origin = decision.rule.origin
     _lateen(struct, decision, str(origin), decision.rule.index, denial_id)
-    if origin.position:
-        struct.fields["position"].string_value = origin.position
+    _position(struct, origin.position_of(decision.rule.index))
+
+
+def _position(struct: struct_pb2.Struct, position: str) -> None:
+    if position:
+        struct.fields["position"].string_value = position
 
 
 def _lateen(struct: struct_pb2.Struct, decision: Decision, policy: str, rule: int | None, denial_id: str) -> None:

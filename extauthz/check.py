@@ -196,7 +196,8 @@ class Checker:
         errors = [self._keeper.error(KeyUri(s.url, s.issuer)) for s in refusal.retry if not s.inline]
         reason = "; ".join([refusal.reason, *(e for e in errors if e)])
         decision = Decision(Verdict.UNAUTHENTICATED, reason=refusal.reason)
-        facts = Facts(UNAUTHORIZED, reason, str(rule.origin), rule.index, rule.origin.position, new_denial_id())
+        position = rule.origin.position_of(rule.index)
+        facts = Facts(UNAUTHORIZED, reason, str(rule.origin), rule.index, position, new_denial_id())
         self._decisions.write(target, self._remember(target, check.input, policies, facts), decision, facts._asdict())
         realm = realm_of(check.scheme, check.input.host, check.input.path)
         return Outcome(unauthenticated(facts.denial_id, decision, rule, realm), decision, facts.policy)
@@ -240,8 +241,8 @@ class Facts(NamedTuple):
 def _facts(decision: Decision, status: int, denial_id: str = "") -> Facts:
     if decision.rule is None:
         return Facts(status, decision.reason, "none", None, "", denial_id)
-    origin = decision.rule.origin
-    return Facts(status, decision.reason, str(origin), decision.rule.index, origin.position, denial_id)
+    origin, index = decision.rule.origin, decision.rule.index
+    return Facts(status, decision.reason, str(origin), index, origin.position_of(index), denial_id)
 
 
 def _problem(workload: Workload | None, target: str, caller: str) -> str:

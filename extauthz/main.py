@@ -13,7 +13,6 @@ from extauthz.check import Checker
 from extauthz.decisionlog import DecisionLog, LogMode
 from extauthz.denials import Denials
 from extauthz.handlers import LIMITS, Health, handlers
-from extauthz.keys_page import keys_page
 from extauthz.metrics import Metrics
 from extauthz.policies import WORKLOAD_POLICY, Policies
 from extauthz.server import http_server
@@ -23,6 +22,7 @@ from lateen.adsclient.client import AdsClient, service_node, stop
 from lateen.adsclient.tls import SdsIdentity
 from lateen.jwks.fetch import http_client
 from lateen.jwks.keeper import KeyKeeper
+from lateen.jwks.page import keys_page
 from lateen.process import allow_many_files, configure_logs
 from lateen.web import WebServer, listen_on
 from lateen.wire.transport import rpc_server

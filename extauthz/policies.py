@@ -187,7 +187,7 @@ def _inline_keys(tokens: TokenRules) -> Mapping[str, KeySet]:
 
 
 def _origin(attached: workload_pb2.AttachedResource) -> PolicyOrigin:
-    return PolicyOrigin(attached.namespace, attached.name, attached.file, attached.line)
+    return PolicyOrigin(attached.namespace, attached.name, attached.file, attached.line, tuple(attached.rule_lines))
 
 
 def _spec(attached: workload_pb2.AttachedResource, model: type[_S]) -> _S:

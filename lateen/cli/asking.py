@@ -1,7 +1,7 @@
 """Asking the policies of a mesh about one request, as its enforcement point would, and keeping why. Pure."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 from extauthz.answers import effective_headers
@@ -23,6 +23,7 @@ from lateen.policy.compile import DRY_RUN, AttachedPolicy, PolicyOrigin, PolicyS
 from lateen.policy.errors import PolicyError
 from lateen.policy.explain import rule_matches, trace_policies
 from lateen.policy.request import CheckInput
+from lateen.policy.rules import CompiledRule
 from lateen.policy.tokens import KeySource, TokenRule, TokenRules, compile_token_rules, is_cors_preflight
 
 AUTHORIZATION: Final = "AuthorizationPolicy"
@@ -77,6 +78,8 @@ class Answer:
     audit: str = ""
     dry_run: str = ""
     notes: tuple[str, ...] = field(default=())
+    asks: tuple[Mapping[str, Any], ...] = ()
+    """The external authorizers (CUSTOM) that are asked before this verdict counts, in order; each may deny."""
 
     @property
     def allowed(self) -> bool:
@@ -147,22 +150,49 @@ def ask(view: MeshView, applying: Applying, question: Question, keys_of: KeysOf,
         )
     claims = authentication.token.claims if authentication.token is not None else None
     request = request._replace(claims=claims, headers=effective_headers(request.headers, authentication))
-    decision = _custom(view, applying, request, notes) or decide(applying.decided, request)
-    return _answer(view, applying, request, decision, notes)
+    notes += _unknown(applying.policies, request)
+    asks: list[Mapping[str, Any]] = []
+    decision = _custom(view, applying, request, asks) or decide(applying.decided, request)
+    return replace(_answer(view, applying, request, decision, notes), asks=tuple(asks))
 
 
-def _custom(view: MeshView, applying: Applying, request: CheckInput, notes: list[str]) -> Decision | None:
-    """What the CUSTOM policies come to: a denial where an authorizer that is chosen cannot be asked, notes about the others."""
-    asked: set[str] = set()
+def _unknown(policies: PolicySet, request: CheckInput) -> list[str]:
+    """What some rule looks at and nobody can know beforehand."""
+    tables = (policies.custom, policies.deny, policies.allow)
+    names = {condition.attribute.name for table in tables for rule in table.rules for condition in rule.conditions()}
+    found = [
+        f"{name}: what Envoy's filters leave there is not known here"
+        for name in sorted(names)
+        if name.startswith("experimental.")
+    ]
+    if "connection.sni" in names and request.sni:
+        found.append(
+            f'connection.sni is taken to be "{request.sni}": a subset or a DestinationRule may make it another'
+        )
+    return found
+
+
+def _custom(view: MeshView, applying: Applying, request: CheckInput, asks: list[Mapping[str, Any]]) -> Decision | None:
+    """What the CUSTOM policies come to: who is asked, in order, and a denial where an authorizer that is chosen cannot be."""
+    by_provider: dict[str, list[CompiledRule]] = {}
     for rule in applying.policies.custom.rules:
-        if rule.provider in asked or not rule_matches(rule, applying.policies, request):
+        by_provider.setdefault(rule.provider, []).append(rule)
+    for name, rules in by_provider.items():
+        chosen = next((r for r in rules if rule_matches(r, applying.policies, request)), None)
+        if chosen is None:
             continue
-        asked.add(rule.provider)
-        if problem := provider_problem(view, rule.provider, http=request.http):
-            return Decision(Verdict.DENY, rule, f"its authorizer cannot be asked: {problem}")
-        notes.append(
-            f'{rule.origin} rules[{rule.index}] sends this to the extension provider "{rule.provider}": '
-            "what follows holds if it allows"
+        if problem := provider_problem(view, name, http=request.http):
+            return Decision(Verdict.DENY, chosen, f"its authorizer cannot be asked: {problem}")
+        provider = view.mesh.provider(name)
+        config = (provider.envoy_ext_authz_grpc or provider.envoy_ext_authz_http) if provider is not None else None
+        asks.append(
+            {
+                "provider": name,
+                "policy": str(chosen.origin),
+                "rule": chosen.index,
+                "position": rule_position(view, AUTHORIZATION, chosen.origin, chosen.index),
+                "fail_open": config is not None and config.fail_open,
+            }
         )
     return None
 
@@ -256,7 +286,7 @@ def shown_request(request: CheckInput) -> Mapping[str, Any]:
         "method": request.method,
         "path": request.path,
         "host": request.host,
-        "headers": sorted(request.headers),
+        "headers": sorted(name for name in request.headers if not name.startswith(":")),
         "claims": dict(request.claims.payload) if request.claims is not None else None,
     }
 

@@ -100,13 +100,17 @@ def conclusion(key: str, entries: Sequence[Mapping[str, Any]]) -> str:
 
 
 def keys(*, urls: Sequence[str], fmt: Format, control_plane: str | None) -> None:
-    """Print how it stands with every key source at every replica; exit code 1 when one has no keys."""
-    from lateen.cli.replicas import extauthz_urls, get_json
+    """Print how it stands with every key source at every replica, and at the control plane for proxies that verify themselves.
 
+    Exit code 1 when one has no keys.
+    """
+    from lateen.cli.replicas import get_json, keys_pages
+
+    pages = [(url, get_json(url, "/v1/keys")[1]) for url in urls] or keys_pages(control_plane)
     found = [
-        {"replica": url, **{name: value for name, value in source.items() if name != "jwks"}}
-        for url in (list(urls) or extauthz_urls(control_plane))
-        for source in get_json(url, "/v1/keys")[1].get("sources", ())
+        {"replica": holder, **{name: value for name, value in source.items() if name != "jwks"}}
+        for holder, page in pages
+        for source in page.get("sources", ())
     ]
     emit(render_data({"sources": found}, fmt) if fmt in {Format.JSON, Format.YAML} else render_keys(found))
     raise SystemExit(Exit.FINDINGS if any(not source["keys"] for source in found) else Exit.OK)

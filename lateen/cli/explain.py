@@ -9,10 +9,13 @@ from lateen.cli.asking import Answer, KeysOf, Question, ask, compile_for, neares
 from lateen.cli.exits import CommandError, Exit
 from lateen.cli.meshview import find_port, find_workload, view_of_files, view_of_running
 from lateen.cli.output import Format, emit, render_data
+from lateen.controlplane.names import outbound_sni
+from lateen.mesh.engine import engine_of
+from lateen.mesh.meshconfig import EnforcementEngine
 from lateen.mesh.view import MeshView
 from lateen.policy.errors import PolicyError
 from lateen.policy.paths import normalized_path
-from lateen.policy.request import NO_HEADERS, SPIFFE, CheckInput, path_of, remote_address
+from lateen.policy.request import SPIFFE, CheckInput, path_of, remote_address
 
 _IDENTITY_PARTS: Final = 5
 _MAX_SHOWN: Final = 20
@@ -39,11 +42,13 @@ def authz(
         view = view_of_files(files)
     else:
         from lateen.cli.apiclient import ControlPlane, find_control_plane
-        from lateen.cli.replicas import keys_of_running
+        from lateen.cli.replicas import RunningKeys
 
-        with ControlPlane(find_control_plane(control_plane)) as api:
+        url = find_control_plane(control_plane)
+        with ControlPlane(url) as api:
             view = view_of_running(api)
-        keys_of = keys_of_running(view)
+        native = engine_of(view, find_workload(view, target)) is EnforcementEngine.NATIVE
+        keys_of = RunningKeys(view, url, native=native)
     workload = find_workload(view, target)
     question = question_of(
         view, method, path, source=source, target=target, headers=headers, token=token, plaintext=plaintext, port=port
@@ -104,8 +109,12 @@ def question_of(
     principal, source_ip = identity_of(view, source) if source else ("", "")
     if not source and not plaintext and not workload.is_gateway:
         raise CommandError(Exit.USAGE, "who asks?", "add --from WORKLOAD or IDENTITY, or --plaintext")
+    sni = (
+        outbound_sni(service.hostname, service_port.number) if service is not None and service_port is not None else ""
+    )
     base = CheckInput(
         http=method is not None,
+        sni="" if plaintext or workload.is_gateway else sni,
         principal="" if plaintext else principal,
         source_ip=source_ip,
         remote_ip=source_ip,
@@ -120,11 +129,17 @@ def question_of(
     forwarded = given.get("x-forwarded-for", "")
     trusted = hops if isinstance(hops, int) and hops > 0 else 0
     normalized = normalized_path(path, str(view.mesh.path_normalization.normalization))
+    method = method.upper() if method.islower() else method
+    pseudo = {
+        ":method": method,
+        ":path": path if normalized is None else path.replace(path_of(path), normalized, 1),
+        ":authority": host,
+    }
     request = base._replace(
-        method=method.upper() if method.islower() else method,
+        method=method,
         path=path_of(path) if normalized is None else normalized,
         host=host.lower(),
-        headers=given or NO_HEADERS,
+        headers={**given, **pseudo},
         remote_ip=remote_address(forwarded, trusted, source_ip) if forwarded else source_ip,
     )
     query = path.partition("#")[0].partition("?")[2]
@@ -161,8 +176,11 @@ def render_answer(answer: Answer) -> str:
     request = answer.request
     what = f"{request['method']} {request['path']}" if request["protocol"] == "http" else "TCP connection"
     who = request["principal"] or "a peer without identity (plaintext)"
+    names = " and ".join(dict.fromkeys(asked["provider"] for asked in answer.asks))
+    condition = f"  if {names} allows it" if names and answer.allowed else ""
     port = f":{request['destination_port']}" if request["destination_port"] else ""
-    lines = [f"{_VERDICTS[answer.verdict]}  {what} to {answer.target}{port} from {who}"]
+    lines = [f"{_VERDICTS[answer.verdict]}  {what} to {answer.target}{port} from {who}{condition}"]
+    lines += [_asked(asked) for asked in answer.asks]
     lines += decided_by(answer.policy, answer.rule, answer.position, answer.reason)
     lines += [f"  note: {note}" for note in answer.notes]
     if answer.audit:
@@ -170,6 +188,16 @@ def render_answer(answer: Answer) -> str:
     if answer.dry_run:
         lines.append(f"  dry-run policies would: {answer.dry_run}")
     return "\n".join([*lines, *_considered(answer.rules, answer.empty)])
+
+
+def _asked(asked: Mapping[str, Any]) -> str:
+    place = f" ({asked['position']})" if asked["position"] else ""
+    down = "let through to what follows" if asked["fail_open"] else "denied"
+    policy = f"CUSTOM {asked['policy']} rules[{asked['rule']}]{place}"
+    return (
+        f'  first the extension provider "{asked["provider"]}" decides, for {policy}: '
+        f"what it denies ends here; while it cannot be reached, {down}"
+    )
 
 
 _VERDICTS: Final = {"allow": "ALLOWED", "deny": "DENIED", "unauthenticated": "DENIED (401)"}

@@ -9,7 +9,9 @@ from lateen.cli.apiclient import ControlPlane, find_control_plane
 from lateen.cli.exits import CommandError, Exit
 from lateen.cli.meshview import view_of_running
 from lateen.jwks.keys import JwksError, KeySet, parse_jwks
+from lateen.mesh.engine import engine_of
 from lateen.mesh.hosts import service_host
+from lateen.mesh.meshconfig import EnforcementEngine
 from lateen.mesh.view import MeshView
 from lateen.policy.tokens import KeySource
 
@@ -51,12 +53,28 @@ def get_json(url: str, path: str) -> tuple[int, Any]:
         raise CommandError(Exit.UNREACHABLE, f"{url}{path} answered with something that is not JSON") from error
 
 
-class RunningKeys:
-    """The keys that the first reachable replica holds, asked once."""
+def keys_pages(control_plane: str | None) -> list[tuple[str, Mapping[str, Any]]]:
+    """`/v1/keys` of the control plane and of every replica; a mesh that only has native workloads needs no replica."""
+    with ControlPlane(find_control_plane(control_plane)) as api:
+        view, own = view_of_running(api), api.get("/v1/keys")
+    native = any(engine_of(view, workload) is EnforcementEngine.NATIVE for workload in view.workloads)
+    try:
+        urls = urls_of(view)
+    except CommandError:
+        if not native:
+            raise
+        urls = []
+    return [*((url, get_json(url, "/v1/keys")[1]) for url in urls), ("control plane", own)]
 
-    def __init__(self, view: MeshView) -> None:
+
+class RunningKeys:
+    """The keys that verify tokens at one workload, asked once: the control plane's for native workloads, else those of a replica."""
+
+    def __init__(self, view: MeshView, control_plane: str, *, native: bool) -> None:
         """`view` is of the running mesh."""
         self._view = view
+        self._control_plane = control_plane
+        self._native = native
         self._sources: Mapping[tuple[str, str], KeySet | None] | None = None
 
     def __call__(self, source: KeySource) -> KeySet | None:
@@ -66,14 +84,21 @@ class RunningKeys:
         return self._sources.get((source.url, source.issuer))
 
     def _ask(self) -> Mapping[tuple[str, str], KeySet | None]:
+        if self._native:
+            with ControlPlane(self._control_plane) as api:
+                return _by_source(api.get("/v1/keys"))
         for url in urls_of(self._view):
             try:
                 status, value = get_json(url, "/v1/keys")
             except CommandError:
                 continue
             if status == httpx.codes.OK:
-                return {(entry["url"], entry["issuer"]): _key_set(entry) for entry in value["sources"]}
+                return _by_source(value)
         return {}
+
+
+def _by_source(page: Mapping[str, Any]) -> Mapping[tuple[str, str], KeySet | None]:
+    return {(entry["url"], entry["issuer"]): _key_set(entry) for entry in page["sources"]}
 
 
 def _key_set(entry: Mapping[str, Any]) -> KeySet | None:
@@ -83,8 +108,3 @@ def _key_set(entry: Mapping[str, Any]) -> KeySet | None:
         return parse_jwks(json.dumps({"keys": entry["jwks"]}))
     except JwksError:
         return None
-
-
-def keys_of_running(view: MeshView) -> RunningKeys:
-    """The keys of the running mesh, asked for when a token needs them."""
-    return RunningKeys(view)

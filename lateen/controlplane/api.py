@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any
 
 from starlette.applications import Starlette
@@ -31,12 +31,20 @@ CLUSTER_WIDE = "-"
 class Api:
     """The handlers; everything they know is given by main."""
 
-    def __init__(self, configuration: Configuration, pusher: Pusher, events: Events, clock: Clock) -> None:
+    def __init__(
+        self,
+        configuration: Configuration,
+        pusher: Pusher,
+        events: Events,
+        clock: Clock,
+        keys: Callable[[], Mapping[str, Any]],
+    ) -> None:
         """Prepare; `app` is what a server runs."""
         self._configuration = configuration
         self._pusher = pusher
         self._events = events
         self._clock = clock
+        self._keys = keys
         self._one_change_at_a_time = asyncio.Lock()
 
     def app(self) -> Starlette:
@@ -50,6 +58,7 @@ class Api:
                 Route("/v1/proxies/{proxy}/config", self.proxy_config),
                 Route("/v1/diagnostics", self.diagnostics),
                 Route("/v1/info", self.info),
+                Route("/v1/keys", self.keys),
                 Route("/v1/events", self.events),
             ],
             exception_handlers={HTTPException: _http_error, Exception: _our_bug},
@@ -138,6 +147,10 @@ class Api:
         mesh = self._configuration.mesh
         values = mesh.model_dump(mode="json", by_alias=True, exclude_unset=True)
         return JSONResponse({"version": lateen.__version__, "trust_domain": mesh.trust_domain, "mesh": values})
+
+    async def keys(self, _request: Request) -> Response:
+        """GET /v1/keys: the keys that proxies verify tokens with, as `/v1/keys` of ext_authz shows its own."""
+        return JSONResponse(self._keys())
 
     async def events(self, _request: Request) -> Response:
         """GET /v1/events: JSON lines, live."""

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from lateen.controlplane import names
 from lateen.controlplane.blobs import Blob, Blobs
 from lateen.envoyapi.lateen.v1alpha1 import workload_pb2
-from lateen.mesh.authorizationpolicy import Action
+from lateen.mesh.authorizationpolicy import Action, AuthorizationPolicy
 from lateen.mesh.engine import engine_of
 from lateen.mesh.kinds import ResourceKey
 from lateen.mesh.meshconfig import EnforcementEngine
 from lateen.mesh.metadata import Resource
+from lateen.mesh.requestauthentication import RequestAuthentication
 from lateen.mesh.view import MeshView
 from lateen.mesh.workloads import Workload
 from lateen.policy.limits import compile_limits
@@ -88,7 +89,20 @@ def _attached(view: MeshView, resource: Resource) -> workload_pb2.AttachedResour
         spec_json=spec.model_dump_json(by_alias=True, exclude_unset=True) if spec is not None else "{}",
         annotations=dict(resource.metadata.annotations),
         created_unix=int(created.timestamp()) if created is not None else 0,
+        rule_lines=_rule_lines(view, resource),
     )
+
+
+def _rule_lines(view: MeshView, resource: Resource) -> list[int]:
+    """The line of each rule, for explanations; nothing where fields have no lines of their own."""
+    source = view.source(resource.key)
+    if source is None:
+        return []
+    if isinstance(resource, AuthorizationPolicy):
+        return [source.position(("spec", "rules", i)).line for i in range(len(resource.spec.rules))]
+    if isinstance(resource, RequestAuthentication):
+        return [source.position(("spec", "jwtRules", i)).line for i in range(len(resource.spec.jwt_rules))]
+    return []
 
 
 def _position(view: MeshView, key: ResourceKey) -> tuple[str, int]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final
+from typing import Any, Final
 
 from lateen.clock import Clock
 from lateen.jwks.fetch import http_client
 from lateen.jwks.keeper import KeyKeeper, KeyUri, Timing
 from lateen.jwks.keys import KeySet
+from lateen.jwks.page import keys_page
 from lateen.mesh.authorizationpolicy import Action
 from lateen.mesh.engine import engine_of
 from lateen.mesh.meshconfig import EnforcementEngine
@@ -29,10 +30,15 @@ class Keys:
         """`changed` is told when other keys are held than before; stale keys stay while a refresh fails."""
         self._client = http_client(ca_file)
         self._keeper = KeyKeeper(self._client, overrides=overrides, timing=_TIMING, clock=clock, on_change=changed)
+        self._page = keys_page(self._keeper)
 
     def of(self, source: KeySource) -> KeySet | None:
         """The keys held now; None when none were ever fetched."""
         return self._keeper.keys(KeyUri(source.url, source.issuer))
+
+    def page(self) -> Mapping[str, Any]:
+        """How it stands with every source, and the public keys: `GET /v1/keys`."""
+        return self._page()
 
     def follow(self, view: MeshView) -> None:
         """Fetch what the proxies of this view need, and nothing else."""

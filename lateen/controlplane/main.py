@@ -87,7 +87,7 @@ class ControlPlane:
             metrics=self.metrics,
             limits=ServerLimits(streams=settings.max_streams),
         )
-        self.api = Api(self.configuration, self.pusher, self.events, clock)
+        self.api = Api(self.configuration, self.pusher, self.events, clock, self.keys.page)
 
     async def prepare(self) -> None:
         """Read everything that is configured and build the first view."""

@@ -62,7 +62,8 @@ def _trace(rule: CompiledRule, policies: PolicySet, request: CheckInput) -> Rule
 def _result(
     rule: CompiledRule, *, matched: bool, skipped: str = "", failed: tuple[FailedCondition, ...] = ()
 ) -> RuleTrace:
-    return RuleTrace(str(rule.origin), rule.origin.position, str(rule.action), rule.index, matched, skipped, failed)
+    position = rule.origin.position_of(rule.index)
+    return RuleTrace(str(rule.origin), position, str(rule.action), rule.index, matched, skipped, failed)
 
 
 def _holds(condition: Condition, policies: PolicySet, request: CheckInput) -> bool:

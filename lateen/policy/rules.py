@@ -17,6 +17,7 @@ class PolicyOrigin:
     name: str
     file: str = ""
     line: int = 0
+    rule_lines: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         """`namespace/name`."""
@@ -26,6 +27,11 @@ class PolicyOrigin:
     def position(self) -> str:
         """`file:line`, or nothing when it is not known."""
         return f"{self.file}:{self.line}" if self.file else ""
+
+    def position_of(self, rule: int) -> str:
+        """`file:line` of a rule, as far as it is known."""
+        line = self.rule_lines[rule] if rule < len(self.rule_lines) else 0
+        return f"{self.file}:{line or self.line}" if self.file else ""
 
 
 @dataclass(frozen=True, slots=True)

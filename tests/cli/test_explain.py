@@ -264,7 +264,21 @@ spec: {action: DENY, rules: [{to: [{operation: {methods: [PUT]}}]}]}
 @pytest.mark.parametrize(
     ("provider", "method", "path", "allowed", "text"),
     [
-        ("opa", "GET", "/asked", True, 'sends this to the extension provider "opa": what follows holds if it allows'),
+        ("opa", "GET", "/asked", True, "from a peer without identity (plaintext)  if opa allows it\n"),
+        (
+            "opa",
+            "GET",
+            "/asked",
+            True,
+            'first the extension provider "opa" decides, for CUSTOM n/asked rules[0] (mesh.yaml:16)',
+        ),
+        (
+            "opa",
+            "PUT",
+            "/asked",
+            False,
+            "what it denies ends here; while it cannot be reached, denied\n  by AuthorizationPolicy n/no-put",
+        ),
         ("opa", "PUT", "/asked", False, "by AuthorizationPolicy n/no-put"),
         ("opa", "GET", "/other", True, "ALLOWED"),
         ("nobody", "GET", "/asked", False, 'the mesh has no extension provider "nobody"'),
@@ -280,6 +294,39 @@ def test_custom_policies_are_for_their_providers(
     found = answer(made, method, path, "app", source=None, plaintext=True)
     assert found.allowed is allowed
     assert text in render_answer(found)
+
+
+@pytest.mark.parametrize(
+    ("condition", "allowed", "note"),
+    [
+        ("{key: 'request.headers[host]', values: ['app.*']}", True, ""),
+        ("{key: 'request.headers[:authority]', values: ['app.*']}", True, ""),
+        ("{key: 'request.headers[:path]', values: ['/b?c=/../d']}", True, ""),
+        ("{key: 'request.headers[:method]', values: [GET]}", True, ""),
+        ("{key: connection.sni, values: ['outbound_.80_._.app.n.svc.cluster.local']}", True, "connection.sni is taken"),
+        ("{key: 'experimental.envoy.filters.x[k]', notValues: [v]}", True, "is not known here"),
+    ],
+)
+def test_what_the_proxy_would_know_is_known(condition: str, note: str, *, allowed: bool) -> None:
+    documents = (
+        CUSTOM.partition("---\napiVersion: security")[0]
+        + f"""---
+apiVersion: v1
+kind: Service
+metadata: {{name: app, namespace: n}}
+spec: {{ports: [{{name: http, port: 80}}], selector: {{app: a}}}}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {{name: p, namespace: n}}
+spec: {{rules: [{{when: [{condition}]}}]}}
+"""
+    )
+    made = MeshView.build(load_text(documents, "mesh.yaml").resources, MeshConfig())
+    found = answer(made, "GET", "/a/../b?c=/../d", "app", source="cluster.local/ns/n/sa/x")
+    assert found.allowed is allowed
+    assert note in "".join(found.notes)
+    assert bool(found.notes) is bool(note)
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,10 @@ import json
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from extauthz.keys_page import jwks_of, keys_page
 from lateen.jwks.fetch import http_client
 from lateen.jwks.keeper import KeyKeeper, KeyUri
 from lateen.jwks.keys import parse_jwks
+from lateen.jwks.page import jwks_of, keys_page
 from tests.extauthz.tokens import KEY
 from tests.jwks.keyserver import jwk, key_server
 
