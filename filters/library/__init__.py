@@ -1,6 +1,6 @@
 """Ready-made filters, one file each, with the pure pieces they share.
 
-Compiled to Wasm: they import the standard library and `lateen_filter`, and no filter imports another, so that a module can hold
+Compiled to Wasm: they import the standard library and the SDK, and no filter imports another, so that a module can hold
 any choice of them.
 """
 
@@ -15,4 +15,4 @@ def catalog() -> Mapping[str, str]:
     }
 
 
-NAMES = ("request-id",)
+NAMES = ("ab-testing", "access-log", "api-key", "maintenance-mode", "request-id", "rewrite", "trace-context")

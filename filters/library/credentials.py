@@ -1,0 +1,49 @@
+"""Finding and taking credentials out of a request, and refusing it."""
+
+import re
+from collections.abc import Mapping
+
+from filters.sdk.urls import unquote
+from lateen_filter import Response
+
+HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+
+
+def without_parameter(target: str, name: str) -> tuple[str, list[str]]:
+    """`target` (path and query) without a parameter, the rest as it was, and the values it had."""
+    path, question, query = target.partition("?")
+    if not question:
+        return target, []
+    kept: list[str] = []
+    values: list[str] = []
+    for part in query.split("&"):
+        key, _, value = part.partition("=")
+        if unquote(key) == name:
+            values.append(unquote(value))
+        else:
+            kept.append(part)
+    if not values:
+        return target, []
+    return (path + "?" + "&".join(kept) if any(kept) else path), values
+
+
+def without_cookie(header: str, name: str) -> tuple[str, list[str]]:
+    """A cookie header without one cookie, and the values it had."""
+    kept: list[str] = []
+    values: list[str] = []
+    for part in header.split(";"):
+        key, _, value = part.strip().partition("=")
+        if key == name:
+            values.append(value.strip('"'))
+        elif part.strip():
+            kept.append(part.strip())
+    return "; ".join(kept), values
+
+
+def denied(status: int, reason: str, headers: Mapping[str, str] | None = None) -> Response:
+    """A refusal in JSON that no cache keeps."""
+    response = Response.of_json({"error": reason}, status)
+    response.headers["cache-control"] = "no-store"
+    for name, value in (headers or {}).items():
+        response.headers[name] = value
+    return response
