@@ -20,6 +20,7 @@ from lateen.policy.tokens import KeySource, TokenRule, compile_token_rules
 
 REFRESH_SECONDS: Final = 60.0
 """How often keys are fetched for proxies: nobody tells us when a proxy meets a `kid` that it does not know, so this bounds a rotation."""
+_FIRST_ANSWERS_SECONDS: Final = 1.0
 _TIMING: Final = Timing(refresh=REFRESH_SECONDS, retry_ceiling=REFRESH_SECONDS)
 
 
@@ -40,11 +41,15 @@ class Keys:
         """How it stands with every source, and the public keys: `GET /v1/keys`."""
         return self._page()
 
-    def follow(self, view: MeshView) -> None:
-        """Fetch what the proxies of this view need, and nothing else."""
+    async def follow(self, view: MeshView) -> None:
+        """Fetch what the proxies of this view need, and nothing else; waits a second at most for sources never asked before.
+
+        So a proxy that begins to verify tokens itself begins with keys, unless their issuer is slow or down.
+        """
         self._keeper.want(
             (KeyUri(rule.keys.url, rule.keys.issuer), rule.fetch_timeout) for rule in token_rules_of_proxies(view)
         )
+        await self._keeper.asked(_FIRST_ANSWERS_SECONDS)
 
     async def close(self) -> None:
         """End all fetching."""

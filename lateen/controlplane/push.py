@@ -6,7 +6,7 @@ whose snapshot cannot be built keeps its last one; both are logged, counted and 
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -69,9 +69,9 @@ class Pusher:
         metrics: Metrics,
         events: Events,
         debounce: Debounce | None = None,
-        viewed: Callable[[MeshView], None] = lambda _: None,
+        viewed: Callable[[MeshView], Awaitable[None]] | None = None,
     ) -> None:
-        """Prepare; `resources` and `mesh` give the newest state whenever a view is built, and `viewed` is told of it."""
+        """Prepare; `resources` and `mesh` give the newest state whenever a view is built; what `viewed` does comes before its push."""
         self._viewed = viewed
         self._translator = translator
         self._resources = resources
@@ -125,7 +125,8 @@ class Pusher:
         if view is None:
             return
         self.view = view
-        self._viewed(view)
+        if self._viewed is not None:
+            await self._viewed(view)
         self._metrics.debounce_time.observe(self._clock.monotonic() - since)
         self._metrics.services.set(len(view.services))
         self._metrics.virtual_services.set(len(view.get("VirtualService")))

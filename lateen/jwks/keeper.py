@@ -147,6 +147,16 @@ class KeyKeeper:
             entry.waiting -= 1
         return entry.keys
 
+    async def asked(self, seconds: float) -> None:
+        """Return when every source has been asked once, whatever it answered, and after `seconds` at the latest."""
+        waiting = [
+            asyncio.create_task(entry.attempted.wait()) for entry in self._entries.values() if entry.fetched_at is None
+        ]
+        if waiting:
+            _, late = await asyncio.wait(waiting, timeout=seconds)
+            for task in late:
+                task.cancel()
+
     def status(self) -> tuple[KeyStatus, ...]:
         """How it stands with every URI."""
         return tuple(status for _, status in self.sources())

@@ -89,12 +89,12 @@ async def test_keys_come_into_the_configuration_and_stay_while_the_issuer_is_dow
         try:
             view = _view(url)
             assert public["x"].encode() not in _listeners(view, keys)
-            keys.follow(view)
+            await keys.follow(view)
             await asyncio.wait_for(changed.wait(), 20)
             assert public["x"].encode() in _listeners(view, keys)
             server.answers["/keys"] = (500, {}, b"")
             assert keys.of(KeySource(url=url)) is not None
-            keys.follow(_view(url, "extAuthz"))
+            await keys.follow(_view(url, "extAuthz"))
             assert keys.of(KeySource(url=url)) is None, "nobody needs them any more"
         finally:
             await keys.close()
@@ -146,7 +146,7 @@ async def test_a_rotation_reaches_envoy_within_a_refresh_and_a_failing_issuer_ch
                     await asyncio.sleep(0.02)
 
         try:
-            keys.follow(_view(url))
+            await keys.follow(_view(url))
             await held()
             await answers("old", 200)
             assert await _status(f"http://{proxy.host}:8080/", tokens["new"]) == 401

@@ -238,3 +238,22 @@ async def test_a_private_authority_can_be_given(tmp_path: Path) -> None:
         async with http_client() as client:
             with pytest.raises(JwksError, match="certificate verify failed"):
                 await fetch(client, server.url + "/jwks", 2.0)
+
+
+async def test_waiting_for_the_first_answers_ends_with_them_or_in_time(server: KeyServer, keeper: KeyKeeper) -> None:
+    held = asyncio.Event()
+
+    async def late() -> Answer:
+        await held.wait()
+        return 404, {}, b""
+
+    good, bad = KeyUri(url=server.serve_json("/jwks", key_set("a"))), KeyUri(url=server.url + "/none")
+    keeper.want([(good, 1.0), (bad, 1.0)])
+    await keeper.asked(30.0)
+    assert keeper.keys(good) is not None
+    assert status_of(keeper, bad).failures > 0
+    server.answers["/late"] = late
+    keeper.want([(good, 1.0), (KeyUri(url=server.url + "/late"), 20.0)])
+    await keeper.asked(0.05)
+    assert not held.is_set()
+    held.set()
