@@ -137,7 +137,7 @@ def token(claims: Mapping[str, object], **header: str) -> str:
     return jwt.encode({"iss": ISSUER, "sub": "s", "exp": now + 3600, **given}, KEY, "ES256", {"kid": "k1", **header})
 
 
-class _Calls:
+class Calls:
     """A gRPC server whose one method is a function of bytes."""
 
     def __init__(self, address: str, service: str, method: str, answer: Any) -> None:  # noqa: ANN401 a handler of gRPC's
@@ -227,8 +227,8 @@ def enforced(engine: str, cases: Sequence[Case], folder: Path) -> Iterator[Enfor
             stack.callback(Upstream("app", (f"{net}.12", port)).close)
         check = _service(mesh)
         auth, limits = "envoy.service.auth.v3.Authorization", "envoy.service.ratelimit.v3.RateLimitService"
-        stack.callback(_Calls(f"{net}.3:9191", auth, "Check", check).close)
-        stack.callback(_Calls(f"{net}.4:8081", limits, "ShouldRateLimit", limited).close)
+        stack.callback(Calls(f"{net}.3:9191", auth, "Check", check).close)
+        stack.callback(Calls(f"{net}.4:8081", limits, "ShouldRateLimit", limited).close)
         other = GrpcAuthorizer("other", (f"{net}.5", 9000))
         stack.callback(other.close)
         snapshots = [mesh.snapshot(case.name, app=f"{net}.12") for case in cases]

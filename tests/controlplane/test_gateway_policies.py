@@ -1,0 +1,253 @@
+"""AuthorizationPolicy and RequestAuthentication at a gateway, in both engines: HTTP with routes by claim, TLS passed through, TCP."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import grpc
+import httpx
+import pytest
+
+from extauthz.check import Checker
+from extauthz.denials import Denials
+from extauthz.metrics import Metrics
+from extauthz.policies import Policies
+from lateen.controlplane.bound_policies import workload_policies
+from lateen.jwks.keeper import KeyKeeper
+from tests.controlplane.enforced import ISSUER, JWKS, Calls, token
+from tests.controlplane.pki import Authority
+from tests.controlplane.traffic import Mesh, Upstream, call, envoy, identity, lease
+
+pytestmark = pytest.mark.timeout(180)
+
+_MESH = """
+kind: MeshConfig
+apiVersion: lateen.dev/v1alpha1
+spec: {enforcement: ENGINE}
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: lateen-extauthz, namespace: istio-system}
+spec:
+  hosts: [lateen-extauthz.istio-system.svc.cluster.local]
+  ports: [{name: grpc, number: 9191, protocol: GRPC}]
+  resolution: STATIC
+  endpoints: [{address: NET.3}]
+---
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: gateway-0, namespace: default}
+spec: {address: NET.10, labels: {istio: ingressgateway}, serviceAccount: gateway}
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: apps, namespace: default}
+spec:
+  hosts: [a.test, b.test]
+  ports: [{name: http, number: 8080, protocol: HTTP}]
+  resolution: STATIC
+  endpoints: [{address: NET.11}]
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: admins, namespace: default}
+spec:
+  hosts: [admins.test]
+  ports: [{name: http, number: 8080, protocol: HTTP}]
+  resolution: STATIC
+  endpoints: [{address: NET.12}]
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: raw, namespace: default}
+spec:
+  hosts: [raw.test]
+  ports: [{name: tls, number: 8443, protocol: TLS}, {name: tcp, number: 8081, protocol: TCP}]
+  resolution: STATIC
+  endpoints: [{address: NET.13}]
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: front, namespace: default}
+spec:
+  selector: {istio: ingressgateway}
+  servers:
+  - {port: {number: 8090, name: http, protocol: HTTP}, hosts: ["*"]}
+  - {port: {number: 8445, name: tls, protocol: TLS}, hosts: ["*"], tls: {mode: PASSTHROUGH}}
+  - {port: {number: 9000, name: tcp, protocol: TCP}, hosts: ["*"]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: front, namespace: default}
+spec:
+  hosts: [www.test]
+  gateways: [front]
+  http:
+  - match: [{headers: {"@request.auth.claims.group": {exact: admin}}}]
+    route: [{destination: {host: admins.test, port: {number: 8080}}}]
+  - route: [{destination: {host: a.test, port: {number: 8080}}}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: raw, namespace: default}
+spec:
+  hosts: ["*"]
+  gateways: [front]
+  tcp:
+  - match: [{port: 9000}]
+    route: [{destination: {host: raw.test, port: {number: 8081}}}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: tls, namespace: default}
+spec:
+  hosts: [open.test, shut.test]
+  gateways: [front]
+  tls:
+  - match: [{port: 8445, sniHosts: [open.test]}]
+    route: [{destination: {host: raw.test, port: {number: 8443}}}]
+  - match: [{port: 8445, sniHosts: [shut.test]}]
+    route: [{destination: {host: raw.test, port: {number: 8443}}}]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: front, namespace: default}
+spec:
+  selector: {matchLabels: {istio: ingressgateway}}
+  rules:
+  - to: [{operation: {paths: [/public*], ports: ["8090"]}}]
+  - {to: [{operation: {ports: ["8090"]}}], when: [{key: "request.auth.claims[group]", values: [admin, staff]}]}
+  - {to: [{operation: {ports: ["8445"]}}], when: [{key: connection.sni, values: [open.test]}]}
+  - {from: [{source: {ipBlocks: [127.0.0.2]}}], to: [{operation: {ports: ["9000"]}}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: nobody, namespace: default}
+spec:
+  selector: {matchLabels: {istio: ingressgateway}}
+  action: DENY
+  rules:
+  - {to: [{operation: {ports: ["8090"], paths: [/public/secret]}}]}
+---
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {name: front, namespace: default}
+spec:
+  selector: {matchLabels: {istio: ingressgateway}}
+  jwtRules: [{issuer: "ISSUER", jwks: 'JWKS'}]
+"""
+
+
+@dataclass
+class World:
+    """A running gateway."""
+
+    gateway: str
+
+    def http(self, path: str, claims: Mapping[str, object] | None = None, bearer: str = "") -> tuple[int, str]:
+        """The status, and which application answered."""
+        given = token(claims) if claims is not None else bearer
+        headers = {"host": "www.test", **({"authorization": f"Bearer {given}"} if given else {})}
+        answer = call((self.gateway, 8090), path, headers=headers)
+        return answer.status, str(answer.json["name"]) if answer.status == 200 else ""
+
+    def raw(self, port: int, *, source: str = "127.0.0.1", server_name: str = "") -> bytes:
+        """What a connection is told; nothing when it is closed."""
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            plain = socket.create_connection((self.gateway, port), timeout=20, source_address=(source, 0))
+            if server_name:
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+                context.check_hostname = False
+                context.verify_mode = ssl.CERT_NONE  # the server's certificate is not what is tested here
+                plain = context.wrap_socket(plain, server_hostname=server_name)
+            with plain:
+                plain.sendall(b"hello")
+                return plain.recv(100)
+        return b""
+
+
+@contextlib.contextmanager
+def _raw_server(address: tuple[str, int], context: ssl.SSLContext | None) -> Iterator[None]:
+    """Says `welcome` to whoever says something."""
+
+    def serve() -> None:
+        while True:
+            with contextlib.suppress(ssl.SSLError, ConnectionError):
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                connection.settimeout(20)
+                with context.wrap_socket(connection, server_side=True) if context is not None else connection as ready:
+                    if ready.recv(100):
+                        ready.sendall(b"welcome")
+
+    with socket.create_server(address) as listener:
+        threading.Thread(target=serve, daemon=True).start()
+        yield
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture(scope="module", params=["extAuthz", "native"])
+def world(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[World]:
+    net, authority, folder = lease(), Authority(), tmp_path_factory.mktemp("gateway")
+    mesh = Mesh(net, text=_MESH.replace("ENGINE", request.param).replace("ISSUER", ISSUER).replace("JWKS", JWKS))
+    policies = Policies(KeyKeeper(httpx.AsyncClient()).want)
+    policies.take({blob.name: blob.data for blob in workload_policies(mesh.view)}, [])
+    checker = Checker(policies, KeyKeeper(httpx.AsyncClient()), Metrics(), Denials())
+
+    def check(data: bytes, context: grpc.ServicerContext) -> bytes:
+        target = next(str(value) for key, value in context.invocation_metadata() if key == "x-lateen-target")
+        answer = checker.check(target, "spiffe://cluster.local/ns/default/sa/gateway", data)
+        assert isinstance(answer, bytes), "inline keys need no waiting"
+        return answer
+
+    pair = authority.issue("spiffe://cluster.local/ns/default/sa/raw")
+    (folder / "raw.pem").write_bytes(pair.certificate + pair.key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "raw.pem")
+    with contextlib.ExitStack() as stack:
+        stack.callback(Upstream("apps", (f"{net}.11", 8080)).close)
+        stack.callback(Upstream("admins", (f"{net}.12", 8080)).close)
+        stack.enter_context(_raw_server((f"{net}.13", 8443), context))
+        stack.enter_context(_raw_server((f"{net}.13", 8081), None))
+        stack.callback(Calls(f"{net}.3:9191", "envoy.service.auth.v3.Authorization", "Check", check).close)
+        snapshot = mesh.snapshot("gateway-0")
+        assert not snapshot.diagnostics, snapshot.diagnostics
+        stack.enter_context(envoy(snapshot, folder / "envoy", identity(authority, "default", "gateway")))
+        yield World(f"{net}.10")
+
+
+@pytest.mark.parametrize(
+    ("path", "claims", "bearer", "expected"),
+    [
+        ("/public", None, "", (200, "apps")),
+        ("/public/secret", {"group": "admin"}, "", (403, "")),
+        ("/other", None, "", (403, "")),
+        ("/other", {"group": "admin"}, "", (200, "admins")),
+        ("/other", {"group": ["admin", "x"]}, "", (200, "admins")),
+        ("/other", {"group": "staff"}, "", (200, "apps")),
+        ("/other", {"group": "guest"}, "", (403, "")),
+        ("/public", {"group": "admin"}, "", (200, "admins")),
+        ("/public", None, "a.b.c", (401, "")),
+    ],
+)
+def test_http_and_routes_by_claim(
+    world: World, path: str, claims: Mapping[str, object] | None, bearer: str, expected: tuple[int, str]
+) -> None:
+    assert world.http(path, claims, bearer) == expected
+
+
+@pytest.mark.parametrize(("name", "expected"), [("open.test", b"welcome"), ("shut.test", b""), ("other.test", b"")])
+def test_tls_that_is_passed_through(world: World, name: str, expected: bytes) -> None:
+    assert world.raw(8445, server_name=name) == expected
+
+
+@pytest.mark.parametrize(("source", "expected"), [("127.0.0.2", b"welcome"), ("127.0.0.1", b"")])
+def test_tcp(world: World, source: str, expected: bytes) -> None:
+    assert world.raw(9000, source=source) == expected
