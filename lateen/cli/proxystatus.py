@@ -80,8 +80,14 @@ def _cell(state: dict[str, Any] | None) -> str:
 
 
 def _errors(proxy: dict[str, Any]) -> list[str]:
-    """One block of lines for each refusal: where, what, and which YAML line it came from."""
+    """One block of lines for a failure of the control plane and for each refusal: where, what, and which YAML line it came from."""
     lines = []
+    if proxy.get("error"):
+        lines += [
+            "",
+            f"{_name(proxy)}: no configuration can be made for it, it keeps what it has",
+            f"  {proxy['error']}",
+        ]
     for type_name, state in proxy["types"].items():
         error = state.get("error")
         if error:

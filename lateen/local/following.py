@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -22,6 +23,8 @@ from lateen.mesh.render import render_diagnostic
 POLL_SECONDS = 0.3
 SETTLE_SECONDS = 0.25
 MAX_SAID = 1000
+# What a user has to mend, other than a service that is away for a moment.
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 
 class Following:
@@ -40,6 +43,7 @@ class Following:
         self._answering = True
         self._hinted: set[tuple[str, str]] = set()
         self._standings: dict[str, Standing] = {}
+        self._failures: set[str] = set()
 
     async def run(self) -> None:
         """Until cancelled, or until the reaper is lost."""
@@ -75,7 +79,7 @@ class Following:
             for line in new_standings(self._standings, now):
                 self._say(line)
             self._standings = dict(now)
-            self._mesh.site.run.write_info(self._mesh.info())
+            self._mesh.publish()
 
     async def follow_directory(self) -> None:
         """Start and stop replicas when the manifests ask for it. The control plane follows its part by itself."""
@@ -100,19 +104,23 @@ class Following:
     async def _rescale(self, plan: Plan, source: Source) -> None:
         try:
             come, gone = await self._mesh.rescale(plan, source)
-        except OSError:
+        except OSError as error:
             self._fingerprint = {}  # a service restarts: again at the next look
+            if error.errno in FULL and str(error) not in self._failures:
+                self._failures.add(str(error))
+                self._say(f"error: cannot follow the change, it is tried again: {error}")
             return
         except (StartError, NoRoomError, NetnsError) as error:
             self._say(f"error: {error}")
             return
         self._source = source
+        self._failures.clear()
         for replica in come:
             self._say(f"started {replica.key} at {replica.address}")
         for replica in gone:
             self._say(f"stopped {replica.key}")
         if come or gone:
-            self._mesh.site.run.write_info(self._mesh.info())
+            self._mesh.publish()
 
     def _needs_restart(self, plan: Plan) -> list[Workload]:
         running = {(w.namespace, w.name): w for w in self._mesh.plan.workloads}

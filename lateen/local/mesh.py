@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,7 @@ class Mesh:
     vips: dict[tuple[str, str], str] = field(default_factory=dict)
     web_authority: WebAuthority = field(default_factory=lambda: WebAuthority.create(datetime.now(UTC)))
     secrets: list[Document] = field(default_factory=list)
+    unpublished: bool = False
 
     async def start(self) -> None:
         """Start everything. Returns when every Envoy has been started, not yet when it is in sync."""
@@ -203,7 +205,7 @@ class Mesh:
             self._fail_on_crash(process)
             with contextlib.suppress(OSError):
                 answer = await asyncio.to_thread(unixhttp.call, path, "GET", target)
-                if answer.status == 200:  # noqa: PLR2004
+                if answer.status == HTTPStatus.OK:
                     return answer.body
             await asyncio.sleep(POLL_SECONDS)
         raise StartError(f"{process} did not answer within {CA_SECONDS:.0f} s\n{self.tail(process)}")
@@ -261,7 +263,9 @@ class Mesh:
                 body = registration.render(apply)
                 query = {"origin": origin, "file": "lateen-up"}
                 answer = await self._api("POST", "/v1/apply", query=query, body=body)
-                if answer.status != 200:  # noqa: PLR2004
+                if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:  # its disk is full, say: it may come back
+                    raise OSError(f"the control plane cannot take what lateen up registers: {answer.body}")
+                if answer.status != HTTPStatus.OK:
                     raise StartError(f"the control plane refuses what lateen up registers: {answer.body}")
             for kind, namespace, name in delete if prune else ():
                 await self._api("DELETE", f"/v1/resources/{kind}/{namespace}/{name}", query={"origin": origin})
@@ -277,7 +281,7 @@ class Mesh:
     async def api_get(self, target: str) -> Any:  # noqa: ANN401  (JSON)
         """GET from the control plane; OSError when it does not answer, or not with 200."""
         answer = await self._api("GET", target)
-        if answer.status != 200:  # noqa: PLR2004
+        if answer.status != HTTPStatus.OK:
             raise OSError(f"{target}: {answer.status}")
         return answer.body
 
@@ -471,6 +475,17 @@ class Mesh:
             addresses={name: self.site.host(number) for name, _, _, number in registration.OWN_SERVICES},
             replicas=replicas,
         )
+
+    def publish(self) -> None:
+        """Write run.json. A disk that is full does not end what runs: others then see the state of before."""
+        try:
+            self.site.run.write_info(self.info())
+        except OSError as error:
+            if not self.unpublished:
+                self.say(f"warning: cannot write run.json: {error.strerror}")
+            self.unpublished = True
+        else:
+            self.unpublished = False
 
     def _replica_info(self, replica: Replica) -> ReplicaInfo:
         workload = replica.workload

@@ -39,6 +39,7 @@ def _parse_proxy(raw: Mapping[str, Any]) -> ProxyStatus:
         for error in entry.get("errors") or [entry.get("error") or {}]
     )
     synced = bool(raw.get("synced")) and not problems
+    failure = f"NO CONFIGURATION ({raw['error']})" if raw.get("error") else ""
     late = [f"{name} {entry['status']}" for name, entry in types.items() if entry["status"] not in (SYNCED, "NOT_SENT")]
     return ProxyStatus(
         name=str(raw["name"]),
@@ -47,7 +48,7 @@ def _parse_proxy(raw: Mapping[str, Any]) -> ProxyStatus:
         synced=synced,
         versions=tuple((name, str(entry.get("acked"))) for name, entry in types.items()),
         problems=problems,
-        summary=SYNCED if synced else ", ".join(late) or "CONNECTED",
+        summary=SYNCED if synced else failure or ", ".join(late) or "CONNECTED",
     )
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import shutil
 import signal
@@ -51,6 +52,8 @@ EXIT_OK, EXIT_HOST, EXIT_INVALID, EXIT_TIMEOUT, EXIT_BUG = 0, 2, 3, 5, 70
 DEFAULT_TIMEOUT = 60.0
 T = TypeVar("T")
 COMMAND_GRACE_SECONDS = 5.0
+# No bug of ours: nothing can be written, or opened any more.
+HOST_TROUBLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 class _Stopped(Exception):  # noqa: N818  (not an error)
@@ -92,6 +95,11 @@ def run(
         return asyncio.run(_run(source, plan, _Wish(mode, exec_command, timeout, started, coloured)))
     except (RunDirError, NoLeaseError, NoRoomError, PortsTakenError, netns.NetnsError) as error:
         _say(f"error: {error}")
+        return EXIT_HOST
+    except OSError as error:
+        if error.errno not in HOST_TROUBLE:
+            raise
+        _say(f"error: {error.strerror}: {error.filename or f'{base_directory()} or {state_home()}'}")
         return EXIT_HOST
 
 
@@ -186,7 +194,7 @@ class _Session:
     async def _serve(self, mesh: Mesh) -> int:
         try:
             await self._interruptible(self._start(mesh))
-            mesh.site.run.write_info(mesh.info())
+            mesh.publish()
             await self._interruptible(
                 mesh.wait_until_synced(
                     self._wish.timeout - (time.monotonic() - self._wish.started), strict=self._wish.command is not None
@@ -225,7 +233,7 @@ class _Session:
         raise _Stopped(self._signal.result())
 
     async def _interactive(self, mesh: Mesh) -> int:
-        mesh.site.run.write_info(mesh.info())
+        mesh.publish()
         proxies = await mesh.proxies() or {}
         seconds = time.monotonic() - self._wish.started
         tries, alone = self._source.local.try_it, len(live_runs()) <= 1

@@ -105,6 +105,12 @@ def test_status_shows_only_types_in_use_and_why_something_was_refused() -> None:
     assert any("VirtualService/orders/x (x.yaml:7)" in line for line in rest)
 
 
+def test_status_says_what_the_control_plane_could_not_translate() -> None:
+    text = render_status([{**proxy(LDS={"status": "NOT_SENT"}), "error": "KeyError: 'x'"}], Format.TABLE, {})
+    assert "orders-0.orders: no configuration can be made for it" in text
+    assert "KeyError: 'x'" in text
+
+
 def test_status_of_an_empty_mesh() -> None:
     assert render_status([], Format.TABLE, {}) == "no proxy is connected"
     assert json.loads(render_status([], Format.JSON, {})) == {"proxies": []}

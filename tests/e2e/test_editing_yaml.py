@@ -1,6 +1,8 @@
 """The mesh follows the directory; what is wrong stays out and is explained."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -153,3 +155,11 @@ def test_a_change_that_needs_a_restart_says_so(mesh: RunningMesh) -> None:
             lambda: "orders/orders has changed in more than its replicas: restart lateen up" in mesh.output[said:], 10
         )
         _works(mesh)
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n---\n"])
+def test_applying_nothing_is_said(mesh: RunningMesh, text: str) -> None:
+    line = [sys.executable, "-m", "lateen.cli.main", "apply", "-f", "-", "--control-plane", mesh.info.control_plane]
+    done = subprocess.run(line, input=text, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "nothing to apply: there is no resource in stdin" in done.stderr

@@ -24,6 +24,13 @@ def test_it_says_who_is_late_and_why() -> None:
     assert missing(["ns/a", "ns/b"], proxies) == ["ns/a: LDS STALE", "ns/b: not connected to the control plane"]
 
 
+def test_what_the_control_plane_cannot_translate_is_said() -> None:
+    proxies = parse_proxies(
+        {"proxies": [{**_proxy("a", synced=False, LDS={**OK, "status": "NOT_SENT"}), "error": "KeyError: 'x'"}]}
+    )
+    assert missing(["ns/a"], proxies) == ["ns/a: NO CONFIGURATION (KeyError: 'x')"]
+
+
 def test_a_refusal_is_not_in_sync_and_names_the_yaml_once() -> None:
     proxies = parse_proxies({"proxies": [_proxy("a", RDS=NACK), _proxy("b", RDS=NACK)]})
     assert not proxies["ns/a"].synced
