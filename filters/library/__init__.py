@@ -15,4 +15,14 @@ def catalog() -> Mapping[str, str]:
     }
 
 
-NAMES = ("ab-testing", "access-log", "api-key", "maintenance-mode", "request-id", "rewrite", "trace-context")
+NAMES = (
+    "ab-testing",
+    "access-log",
+    "api-key",
+    "hmac-signature",
+    "maintenance-mode",
+    "pii-redaction",
+    "request-id",
+    "rewrite",
+    "trace-context",
+)
