@@ -56,6 +56,11 @@ class Site:
     def redis_socket(self) -> Path:
         return self.run.path / "redis.sock"
 
+    @property
+    def gateway_ca(self) -> Path:
+        """What a client of the HTTPS gateways has to trust."""
+        return self.run.path / "tls" / "gateway-ca.pem"
+
     def sds_socket(self, number: int) -> Path:
         """The agent's socket for the proxy at this address."""
         return self.run.path / "sds" / f"{number}.sock"

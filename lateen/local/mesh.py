@@ -20,7 +20,8 @@ from lateen.local.plan import Plan
 from lateen.local.readiness import Standing
 from lateen.local.redis_server import WARNING, choose_redis
 from lateen.local.registration import Document
-from lateen.local.rundir import ReplicaInfo, RunInfo, StateDir
+from lateen.local.rundir import RunInfo, StateDir
+from lateen.local.runinfo import run_info
 from lateen.local.source import Source
 from lateen.local.status import ProxyStatus, missing, parse_proxies, rejected
 from lateen.local.supervisor import EventKind, ProcessSpec, Supervisor, log_tail
@@ -143,12 +144,7 @@ class Mesh:
             namespace, _, name = certificate.secret.partition("/")
             chain, key = self.web_authority.issue(certificate.hosts, gateways, now)
             self.secrets.append(registration.tls_secret(namespace, name, chain, key))
-        self.gateway_ca.write_bytes(self.web_authority.certificate_pem)
-
-    @property
-    def gateway_ca(self) -> Path:
-        """What a client of the HTTPS gateways has to trust."""
-        return self.site.run.path / "tls" / "gateway-ca.pem"
+        self.site.gateway_ca.write_bytes(self.web_authority.certificate_pem)
 
     async def _start_agent(self) -> None:
         root_cert = self.site.run.path / "tls" / "root-cert.pem"
@@ -457,24 +453,7 @@ class Mesh:
 
     def info(self) -> RunInfo:
         """The contents of run.json."""
-        replicas = tuple(self._replica_info(replica) for replica in self.replicas.values())
-        plain, secure = self._gateway_urls()
-        return RunInfo(
-            id=self.site.run.id,
-            pid=os.getpid(),
-            directory=str(self.site.directory),
-            mode=self.site.mode,
-            control_plane=f"unix://{self.site.run.api_socket}",
-            logs=str(self.site.run.logs),
-            trust_domain=self.site.trust_domain,
-            gateway_url=plain,
-            gateway_https_url=secure,
-            gateway_ca=str(self.gateway_ca),
-            issuer_keys=str(self.site.issuer_keys),
-            issuers=tuple(issuer.issuer for issuer in self.site.issuers),
-            addresses={name: self.site.host(number) for name, _, _, number in registration.OWN_SERVICES},
-            replicas=replicas,
-        )
+        return run_info(self.site, os.getpid(), tuple(self.replicas.values()), self.standings)
 
     def publish(self) -> None:
         """Write run.json. A disk that is full does not end what runs: others then see the state of before."""
@@ -486,35 +465,6 @@ class Mesh:
             self.unpublished = True
         else:
             self.unpublished = False
-
-    def _replica_info(self, replica: Replica) -> ReplicaInfo:
-        workload = replica.workload
-        return ReplicaInfo(
-            name=replica.name,
-            namespace=workload.namespace,
-            workload=workload.name,
-            kind=workload.kind.value,
-            address=replica.address,
-            app_address=replica.app_address,
-            service_account=workload.service_account,
-            proxy_url="" if replica.is_gateway else commands.proxy_url(replica),
-            netns=netns.namespace_name(self.site.run.id, replica) if self.network else "",
-            ports={str(port): port for port in workload.listen_ports},
-            app="" if replica.is_gateway else str(self.standings[replica.key].state),
-        )
-
-    def _gateway_urls(self) -> tuple[str, str]:
-        """The first plain and the first HTTPS port of the first gateway."""
-        for replica in self.replicas.values():
-            if replica.is_gateway:
-                protocols = dict(replica.workload.gateway_protocols)
-                plain = next((port for port, tls in protocols.items() if not tls), None)
-                secure = next((port for port, tls in protocols.items() if tls), None)
-                return (
-                    f"http://{replica.address}:{plain}" if plain else "",
-                    f"https://{replica.address}:{secure}" if secure else "",
-                )
-        return "", ""
 
 
 def _same_versions(one: Mapping[str, ProxyStatus], other: Mapping[str, ProxyStatus]) -> bool:

@@ -242,6 +242,48 @@ def test_a_port_that_somebody_has_taken_is_said_before_anything_starts(
     assert not (tmp_path / "state").exists()
 
 
+def _on_a_small_disk(small: Path, tmp_path: Path, before: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """`lateen up` with its files on a file system of 2 MB, in a mount namespace that goes with it."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    script = (
+        f'disk=$1; shift; mount -t tmpfs -o size=2m tmpfs "$disk" && cd "$disk" && mkdir t s && {before}; exec "$@"'
+    )
+    return subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script, "sh", str(disk), *command(small, *arguments)],
+        env={**os.environ, "TMPDIR": f"{disk}/t", "XDG_STATE_HOME": f"{disk}/s"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=90,
+    )
+
+
+needs_mounts = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+
+
+@needs_mounts
+def test_a_full_disk_is_no_bug_of_ours(small: Path, tmp_path: Path) -> None:
+    done = _on_a_small_disk(small, tmp_path, "dd if=/dev/zero of=fill bs=4k 2>/dev/null", "--exec", "true")
+    assert done.returncode == 2, done.stderr
+    assert "error: No space left on device" in done.stderr
+
+
+@needs_mounts
+def test_a_disk_that_fills_up_ends_nothing(small: Path, tmp_path: Path) -> None:
+    fill = "dd if=/dev/zero of=$disk/fill bs=4k 2>/dev/null"
+    apply = "lateen apply -f web.yaml; lateen get deployments -o name"
+    script = (
+        f"disk={tmp_path}/disk; {fill}; cd '{small}'; {apply}; "
+        f"for i in 1 2 3 4 5 6 7 8; do curl -sf -x $LATEEN_PROXY_WEB {WEB} && break; sleep 0.5; done; rm $disk/fill; lateen proxy-status -o name"
+    )
+    done = _on_a_small_disk(small, tmp_path, ":", "--exec", script)
+    assert done.returncode == 0, done.stderr
+    assert "internal error" in done.stderr or "No space" in done.stderr
+    assert '"workload": "web"' in done.stdout
+    assert "web-0.shop" in done.stdout
+
+
 def test_not_in_sync_in_time_is_exit_5_and_says_who(small: Path, tmp_path: Path) -> None:
     (small / "lateen.yaml").write_text(
         LOCAL.replace("command: [python3, -m, lateen.local.demo_app]", "command: [sleep, '600']")
