@@ -40,6 +40,7 @@ _UNACKNOWLEDGED_BYTES: Final = (
 )  # of blocks before a client knows our SETTINGS: a round trip's worth for a busy one
 _NO_TABLE: Final = b"\x20"  # a table size update to 0
 _CACHED_BYTES: Final = 1024  # of one entry
+_KEEP_EVERY: Final = 8  # blocks that are found quickly: those that come again are kept soon, those that do not are seldom kept for nothing
 _MAX_SPECIAL_BYTES: Final = 512  # of a field that we must decode, as sent
 
 # Names of this module are found faster than those of another.
@@ -62,38 +63,67 @@ class Meaning:
 class Head:
     """The header fields of one request; shared by all calls that send the same bytes."""
 
-    __slots__ = ("_block", "_cache", "_count", "_spots", "_texts", "content_length", "path", "refusal", "timeout")
+    __slots__ = (
+        "_before",
+        "_block",
+        "_cache",
+        "_texts",
+        "content_length",
+        "count",
+        "path",
+        "refusal",
+        "spots",
+        "timeout",
+    )
 
-    def __init__(self, cache: "HeaderCache", block: bytes, spots: dict[str, int], count: int, meaning: Meaning) -> None:
-        """`spots` says where values begin in `block`; a negative one is a field of the static table, whole."""
+    def __init__(
+        self,
+        cache: "HeaderCache",
+        block: bytes,
+        spots: dict[str, int],
+        count: int,
+        meaning: "Meaning | Head",
+        before: "Head | None" = None,
+    ) -> None:
+        """`spots` says where values begin in `block`; a negative one is a field of the static table, whole.
+
+        `before` has the fields that many blocks begin with, none of which is among `spots`.
+        """
         self._cache = cache
         self._block = block
-        self._spots = spots
-        self._count = count
-        self._texts: dict[str, str] = {}
-        self.path = meaning.path
-        self.timeout = meaning.timeout
-        self.content_length = meaning.content_length
-        self.refusal = meaning.refusal
+        self.spots = spots
+        self.count = count
+        self._texts: dict[str, str] | None = None
+        self._before = before
+        self.path: str = meaning.path
+        self.timeout: float | None = meaning.timeout
+        self.content_length: int | None = meaning.content_length
+        self.refusal: Refusal | None = meaning.refusal
 
     @property
     def names(self) -> frozenset[str]:
         """Every field name."""
-        return frozenset(self._spots)
+        own = frozenset(self.spots)
+        return own if self._before is None else own | self._before.names
 
     def value(self, name: str) -> str | None:
         """The value of a field, several of one name joined by commas; raises for one that cannot be decoded."""
-        text = self._texts.get(name)
-        if text is None and name in self._spots:
-            text = self._texts[name] = ",".join(self.values(name))
+        if name not in self.spots:
+            return None if self._before is None else self._before.value(name)
+        texts = self._texts
+        if texts is None:
+            texts = self._texts = {}
+        text = texts.get(name)
+        if text is None:
+            text = texts[name] = ",".join(self.values(name))
         return text
 
     def values(self, name: str) -> tuple[str, ...]:
         """Every value of a field, in order."""
-        spot = self._spots.get(name)
+        spot = self.spots.get(name)
         if spot is None:
-            return ()
-        if self._count == len(self._spots):  # each name occurs once
+            return () if self._before is None else self._before.values(name)
+        if self.count == len(self.spots):  # each name occurs once
             return (self._cache.value(self._block, spot),)
         every: list[tuple[str, int]] = []
         self._cache.walk(self._block, every)
@@ -111,7 +141,8 @@ class HeaderCache:
         self._names: dict[bytes, fields.Name] = {}
         self._meanings: dict[bytes, Meaning] = {}
         self._values: dict[bytes, str] = {}
-        self._prefixes = Prefixes()
+        self._prefixes: Prefixes[Head] = Prefixes()
+        self._varied = 0
 
     def __len__(self) -> int:
         """The number of things held."""
@@ -121,7 +152,13 @@ class HeaderCache:
         """The head in a block that uses no dynamic table."""
         head = self._heads.get(block)
         if head is None:
-            head = self._parse(block)
+            head = self._after_prefix(block)
+            if head is not None:
+                self._varied += 1
+                if self._varied % _KEEP_EVERY:
+                    return head
+            else:
+                head = self._parse(block)
             self._keep(self._heads, block, head)
         return head
 
@@ -207,13 +244,50 @@ class HeaderCache:
         self._keep(self._names, key, name)
         return name
 
+    def _after_prefix(self, block: bytes) -> Head | None:
+        """The head of a block that begins as others did and goes on with short fields that mean nothing to us, each once; or None.
+
+        What most new blocks are, as soon as they carry trace headers; `walk` finds the same.
+        """
+        before, at = self._prefixes.head(block)
+        if before is None:
+            return None
+        known, static, literal_name, length = self._names, _STATIC_NAMES, _LITERAL_NAME, _LENGTH
+        end = len(block)
+        spots: dict[str, int] = {}
+        count = 0
+        try:
+            while at < end:
+                first = block[at]
+                if first in literal_name:
+                    spot = at + 2 + (block[at + 1] & length)
+                    found = known.get(block[at:spot])
+                else:
+                    spot = at + 1
+                    found = static.get(first) if first < _INDEXED else None
+                size = block[spot] & length
+                if found is None or found[1] or size == length:
+                    return None
+                at = spot + 1 + size
+                count += 1
+                spots[found[0]] = spot
+        except IndexError:
+            return None
+        if at != end or count != len(spots) or count + before.count > self._max_fields:
+            return None
+        return Head(self, block, spots, count, before, before) if before.spots.keys().isdisjoint(spots) else None
+
     def _parse(self, block: bytes) -> Head:
         start = self._prefixes.start(block)
         walk = self.walk(block, None, start)
         if start is None and not walk.malformed and walk.count <= self._max_fields:
             prefix = self._prefixes.new_prefix(block)
             if prefix:
-                self._prefixes.learn(prefix, self.walk(prefix))
+                known = self.walk(prefix)
+                self._prefixes.learn(prefix, known, self._head(prefix, known))
+        return self._head(block, walk)
+
+    def _head(self, block: bytes, walk: Walk) -> Head:
         if walk.malformed:
             return Head(self, b"", {}, 0, Meaning(refusal=MALFORMED))
         key = b"".join(walk.special)
@@ -277,6 +351,8 @@ class HeaderDecoder:
 
     def head(self, block: bytes) -> Head:
         """The head of a request."""
+        if self._decoder is None and block and block[0] != _NO_TABLE[0]:
+            return self._cache.head(block)
         return self._cache.head(self._stateless(block))
 
     def are_trailers(self, block: bytes) -> bool:

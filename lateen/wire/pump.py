@@ -1,13 +1,13 @@
 """One transport: moves bytes between it and its `Connection`, and calls between the connection and the handlers."""
 
 import asyncio
-import functools
 import ssl
 import time
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Final, cast
 
 from lateen.wire.call import Call, RpcError, StatusCode
+from lateen.wire.carriers import Carrier
 from lateen.wire.connection import Cancelled, Connection, Event
 from lateen.wire.fields import CompressionError
 from lateen.wire.frames import ErrorCode
@@ -24,6 +24,7 @@ class Pump(asyncio.BufferedProtocol):
     """The protocol of one connection. The buffer it reads into is the server's: idle connections hold none."""
 
     __slots__ = (
+        "_carriers",
         "_connection",
         "_flushing",
         "_lingering",
@@ -31,7 +32,6 @@ class Pump(asyncio.BufferedProtocol):
         "_paused",
         "_server",
         "_since",
-        "_tasks",
         "_tls",
         "_transport",
         "_view",
@@ -42,7 +42,7 @@ class Pump(asyncio.BufferedProtocol):
         self._server = server
         self._loop = asyncio.get_running_loop()
         self._view = memoryview(server.read_buffer)
-        self._tasks: dict[int, tuple[Call, asyncio.Future[bytes]]] = {}
+        self._carriers: dict[int, Carrier] = {}  # of calls that are awaited, by stream
         self._tls: TlsSession | None = None
         self._connection: Connection | None = None
         self._transport: asyncio.Transport | None = None
@@ -87,6 +87,7 @@ class Pump(asyncio.BufferedProtocol):
             data = plain
         connection = self._connection
         if connection is not None and data:
+            self._flushing = True  # below, for all that is answered at once
             self._handle(connection, connection.receive(data, time.monotonic()))
             self._flush()
 
@@ -260,33 +261,33 @@ class Pump(asyncio.BufferedProtocol):
 
     def _run(self, connection: Connection, call: Call, result: Awaitable[bytes]) -> None:
         server = self._server
-        if len(server.tasks) >= server.limits.calls:
+        carriers = server.carriers
+        if carriers.busy >= server.limits.calls:
             server.count("calls")
             connection.fail(call.stream_id, StatusCode.RESOURCE_EXHAUSTED, "too many calls in flight")
             if asyncio.iscoroutine(result):
                 result.close()
             return
-        task = asyncio.ensure_future(result)
-        self._tasks[call.stream_id] = (call, task)
-        server.tasks.add(task)
-        server.stats.in_flight = len(server.tasks)
-        task.add_done_callback(functools.partial(self._done, connection, call))
+        carrier = carriers.run(self, call, result)
+        if carrier is not None:
+            self._carriers[call.stream_id] = carrier
+            server.stats.in_flight = carriers.busy
 
-    def _done(self, connection: Connection, call: Call, task: asyncio.Future[bytes]) -> None:
-        server = self._server
-        server.tasks.discard(task)
-        server.stats.in_flight = len(server.tasks)
-        self._tasks.pop(call.stream_id, None)
-        if task.cancelled():
+    def ended(self, call: Call, answer: object, error: BaseException | None) -> None:
+        """A handler that was awaited is done."""
+        server, connection = self._server, self._connection
+        self._carriers.pop(call.stream_id, None)
+        server.stats.in_flight = server.carriers.busy
+        if connection is None:
+            return
+        if type(answer) is bytes:
+            connection.answer(call.stream_id, answer)
+        elif error is None:
+            self._fail(connection, call, TypeError("a handler must return bytes"))
+        elif isinstance(error, asyncio.CancelledError):
             connection.fail(call.stream_id, StatusCode.CANCELLED, "the call was cancelled")
         else:
-            error = task.exception()
-            if error is not None:
-                self._fail(connection, call, error)
-            elif isinstance(task.result(), bytes):
-                connection.answer(call.stream_id, task.result())
-            else:
-                self._fail(connection, call, TypeError("a handler must return bytes"))
+            self._fail(connection, call, error)
         self._flush_soon()
 
     def _fail(self, connection: Connection, call: Call, error: BaseException) -> None:
@@ -299,11 +300,10 @@ class Pump(asyncio.BufferedProtocol):
             connection.fail(call.stream_id, StatusCode.UNKNOWN, "the handler failed")
 
     def _end_tasks(self) -> None:
-        for stream_id in list(self._tasks):
+        for stream_id in list(self._carriers):
             self._cancel(stream_id)
 
     def _cancel(self, stream_id: int) -> None:
-        call, task = self._tasks.pop(stream_id, (None, None))
-        if call is not None and task is not None:
-            call.cancelled = True
-            task.cancel()
+        carrier = self._carriers.pop(stream_id, None)
+        if carrier is not None:
+            carrier.cancel()

@@ -15,6 +15,7 @@ from typing import Final
 import structlog
 
 from lateen.wire.call import Call
+from lateen.wire.carriers import Carriers
 from lateen.wire.headers import HeaderCache
 from lateen.wire.health import CHECK, health_check
 from lateen.wire.limits import Limits
@@ -35,7 +36,6 @@ class Stats:
     connections: int = 0  # accepted
     open_connections: int = 0
     calls: int = 0  # handed to a handler
-    answered: int = 0  # in any way, also refused
     in_flight: int = 0  # in asynchronous handlers
     refused: dict[str, int] = field(default_factory=dict)  # by reason: calls, streams and connections
 
@@ -62,7 +62,7 @@ class Server:
         self.cache = HeaderCache(self.limits)
         self.read_buffer = bytearray(_READ_BYTES)  # shared: it is emptied before the next read
         self.pumps: set[Pump] = set()
-        self.tasks: set[asyncio.Future[bytes]] = set()
+        self.carriers = Carriers()
         self._listener: asyncio.Server | None = None
         self._socket_path: Path | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -105,13 +105,8 @@ class Server:
         await self._until_empty(grace_seconds)
         for pump in list(self.pumps):
             pump.abort()
-        await self._until_empty(1.0)
-        if self.pumps:
-            self._empty.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._empty.wait(), _LAST_SECONDS)
-        if self.tasks:
-            await asyncio.wait(self.tasks, timeout=_LAST_SECONDS)
+        await self._until_empty(_LAST_SECONDS)
+        await self.carriers.stop(_LAST_SECONDS)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -1,6 +1,6 @@
 """One pass over a header block, and where it may begin: blocks of one client mostly begin with the same fields."""
 
-from typing import Final
+from typing import Final, Generic, Protocol, TypeVar
 
 from lateen.wire.fields import field_end
 
@@ -36,12 +36,25 @@ class Walk:
         return walk
 
 
-class Prefixes:
+class Refusing(Protocol):
+    """What a beginning means when nothing that follows has a meaning to us."""
+
+    @property
+    def refusal(self) -> object:
+        """Why that is no call we serve."""
+        ...
+
+
+_Head = TypeVar("_Head", bound=Refusing)
+
+
+class Prefixes(Generic[_Head]):
     """Walks over what many blocks begin with. What two missed blocks have in common is learned; the table is small, and starts anew."""
 
     def __init__(self) -> None:
         """Nothing is known."""
         self._walks: dict[bytes, Walk] = {}
+        self._heads: dict[bytes, _Head] = {}  # of those that are all of a good request
         self._sizes: tuple[int, ...] = ()
         self._missed = b""
         self._misses = 0
@@ -58,6 +71,14 @@ class Prefixes:
                 return walk.copy()
         return None
 
+    def head(self, block: bytes) -> tuple[_Head | None, int]:
+        """A head of what the block begins with, and where that ends."""
+        for size in self._sizes:
+            head = self._heads.get(block[:size])
+            if head is not None:
+                return head, size
+        return None, 0
+
     def new_prefix(self, block: bytes) -> bytes:
         """After a miss: a beginning worth knowing; empty if there is none."""
         self._misses += 1
@@ -70,11 +91,14 @@ class Prefixes:
             end = following
         return block[:end] if end >= _SHORTEST else b""
 
-    def learn(self, prefix: bytes, walk: Walk) -> None:
+    def learn(self, prefix: bytes, walk: Walk, head: _Head) -> None:
         """Know this beginning from now on."""
         if len(self._walks) >= _MOST_PREFIXES:
             self._walks.clear()
+            self._heads.clear()
         self._walks[prefix] = walk
+        if walk.regular and head.refusal is None:
+            self._heads[prefix] = head
         self._sizes = tuple(sorted({len(known) for known in self._walks}, reverse=True))
 
 

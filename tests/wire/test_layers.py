@@ -4,7 +4,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-AROUND = {"front", "metrics", "pump", "server", "tls", "transport", "workers"}
+AROUND = {"carriers", "front", "metrics", "pump", "server", "tls", "transport", "workers"}
 
 
 def test_every_module_is_in_the_contract_of_the_core_or_does_io() -> None:

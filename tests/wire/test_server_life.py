@@ -57,7 +57,7 @@ async def running(
         yield server, bound
     finally:
         await server.stop(0)
-        assert not server.tasks
+        assert not server.carriers.tasks
         assert not server.pumps
 
 
