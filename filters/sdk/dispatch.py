@@ -18,6 +18,8 @@ from filters.sdk.messages import BodyTooLargeError, LiveResponse, Request, Respo
 from filters.sdk.options import OPTIONS_KEY, Options
 from filters.sdk.waiting import BodyWait, CallWait
 
+MOST_ROOTS = 1000
+"""Configurations a VM remembers."""
 NO_GRPC_STATUS = 0xFFFFFFFF
 TOO_LARGE = 413
 FAILED = 500
@@ -44,10 +46,10 @@ class Stream:
 
     __slots__ = ("failed", "id", "request", "response", "root", "task", "waits")
 
-    def __init__(self, root: Root, stream: int) -> None:
+    def __init__(self, root: Root, stream: int, request: Request | None = None) -> None:
         self.root = root
         self.id = stream
-        self.request = Request()
+        self.request = request or Request()
         self.response: LiveResponse | None = None
         self.task: Coroutine[object, object, object] | None = None
         self.waits: BodyWait | CallWait | None = None
@@ -64,6 +66,8 @@ streams: dict[int, Stream] = {}
 """Streams with state; Wasm looks at its size to leave callbacks out."""
 calls: dict[int, Stream | Coroutine[object, object, object]] = {}
 """HTTP calls under way: of a stream, or of a tick."""
+exported: frozenset[str] | None = None
+"""Callbacks the module has; None if all. Those no handler can need are left out when it is built."""
 
 
 def on_start() -> None:
@@ -78,8 +82,9 @@ def on_configure(root: int, size: int) -> int:
     """1 if the configuration fits; Envoy refuses it otherwise and keeps what it has."""
     try:
         raw = host.get_buffer(host.CONFIGURATION, 0, size) if size else None
-        roots[root] = configured(_text(host.get_property("plugin_root_id")), raw or b"")
-        seconds = roots[root].filter.tick_seconds
+        found = configured(_text(host.get_property("plugin_root_id")), raw or b"")
+        _remember(root, found)
+        seconds = found.filter.tick_seconds
         if seconds:
             host.set_tick_period(max(1, int(seconds * 1000)))
     except ConfigError as error:
@@ -90,6 +95,17 @@ def on_configure(root: int, size: int) -> int:
         log_exception(error, "the filter cannot be configured")
         return 0
     return 1
+
+
+def _remember(root: int, found: Root) -> None:
+    """Envoy does not say when a configuration has gone: the oldest make room."""
+    roots.pop(root, None)
+    while len(roots) >= MOST_ROOTS:
+        oldest = next(iter(roots))
+        del roots[oldest]
+        host.set_handler(oldest, None)
+    roots[root] = found
+    host.set_handler(root, None if found.keeps else found.on_request)
 
 
 def configured(name: str, raw: bytes) -> Root:
@@ -122,18 +138,43 @@ def on_request_headers(stream: int, count: int, ended: int, parent: int) -> int:
     root = roots.get(parent) or _root_of_stream()
     if root is None:
         return host.CONTINUE
-    found = Stream(root, stream)
+    found = Stream(root, stream, Request(ended=bool(ended)))
     if root.keeps:
         streams[stream] = found
     if root.on_request is None:
         return _answer(found, None)
-    found.request._ended = bool(ended)  # noqa: SLF001  (dispatch and messages are one piece)
     try:
         result = root.on_request(found.request)
         if type(result) is CoroutineType:
             found.task = result
             return _advance(found, host.REQUEST, None)
         return _answer(found, result)
+    except BaseException as error:  # noqa: BLE001
+        return _fail(found, error, host.REQUEST)
+
+
+def new_request(ended: bool) -> Request:  # noqa: FBT001  (Wasm calls this)
+    """A request for the short way, which uses it as long as nobody keeps it."""
+    return Request(ended=ended)
+
+
+def on_request_outcome(  # noqa: PLR0917  (Wasm calls this)
+    stream: int, parent: int, sent: int, request: Request, value: object, task: object
+) -> int:
+    """After the short way, if there is something to do: `sent` says what has come of the handler.
+
+    0: it has returned `value`. 1: its coroutine `task` waits for `value`. -1: it has raised `value`.
+    """
+    found = Stream(roots[parent], stream, request)
+    if isinstance(value, BaseException) and sent < 0:
+        return _fail(found, value, host.REQUEST)
+    try:
+        if sent == 0:
+            return _answer(found, value)
+        if not isinstance(task, CoroutineType):
+            raise TypeError(f"a filter waits with a coroutine, not {type(task).__name__}")
+        found.task = task
+        return _wait(found, host.REQUEST, value)
     except BaseException as error:  # noqa: BLE001
         return _fail(found, error, host.REQUEST)
 
@@ -292,6 +333,10 @@ def _wait(stream: Stream, direction: int, waits: object) -> int:
     """Remember what a coroutine waits for."""
     if not isinstance(waits, (BodyWait, CallWait)):
         return _fail(stream, TypeError(f"a filter cannot await {waits!r}: only bodies and HTTP calls"), direction)
+    if exported is not None and "on_http_call_response" not in exported:
+        return _fail(
+            stream, RuntimeError("a filter can only wait in an `async def` handler, not in what it returns"), direction
+        )
     if isinstance(waits, CallWait):
         calls[waits.call] = stream
     elif waits.direction != direction:

@@ -94,7 +94,10 @@ class Headers(MutableMapping[str, str]):
 
 
 class LiveHeaders(Headers):
-    """The headers Envoy holds: every access is a call of the host."""
+    """The headers Envoy holds: every access is a call of the host.
+
+    Inside the module `get` and the item methods are replaced by ones in Wasm, which leave to these what is out of the ordinary.
+    """
 
     __slots__ = ("_map",)
 
@@ -102,7 +105,7 @@ class LiveHeaders(Headers):
         self._map = which
 
     # Mapping.get goes through KeyError; this is the path of almost every access.
-    def get(self, name: str, default=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201  (Mapping's overloads)
+    def get(self, name: str, default=None, /):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201  (Mapping's overloads)
         try:
             value = host.get_header(self._map, name.lower())
         except (AttributeError, TypeError):

@@ -148,3 +148,7 @@ def set_context(context: int) -> None:
 
 def set_cpu_limit(milliseconds: int) -> None:
     _missing()
+
+
+def set_handler(root: int, handler: object) -> None:
+    """Let Wasm call `handler` for the requests of a root context (see filters.toolchain.fastpath); elsewhere there is no short way."""

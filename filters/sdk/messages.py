@@ -25,19 +25,18 @@ class _Live:
 
     __slots__ = ("_body", "_direction", "_ended", "headers")
 
-    def __init__(self, direction: int, headers: int) -> None:
+    def __init__(self, direction: int, headers: int, *, ended: bool = False) -> None:
         self.headers: Headers = LiveHeaders(headers)
         self._direction = direction
         self._body: bytes | None = None
-        self._ended = False
+        self._ended = ended
 
     async def body(self, limit: int | None = None) -> bytes:
         """The whole body; the message waits in Envoy until it is there. More than `limit` bytes raises BodyTooLargeError."""
+        if self._ended:
+            return b""
         if self._body is None:
-            if self._ended:
-                self._body = b""
-            else:
-                self._body = await BodyWait(self._direction, DEFAULT_BODY_LIMIT if limit is None else limit)
+            self._body = await BodyWait(self._direction, DEFAULT_BODY_LIMIT if limit is None else limit)
         if limit is not None and len(self._body) > limit:
             raise BodyTooLargeError(f"the body is larger than {limit} bytes")
         return self._body
@@ -68,8 +67,8 @@ class Request(_Live):
 
     __slots__ = ("properties",)
 
-    def __init__(self) -> None:
-        super().__init__(host.REQUEST, host.REQUEST_HEADERS)
+    def __init__(self, *, ended: bool = False) -> None:
+        super().__init__(host.REQUEST, host.REQUEST_HEADERS, ended=ended)
         self.properties = Properties()
 
     @property

@@ -1,13 +1,18 @@
 """Runs last while a module is built, in the guest: says what it holds, and frees what nobody uses."""
 
 import gc
-import inspect
 import json
 import sys
+from opcode import opmap
+from types import FunctionType
 
+from filters.sdk import dispatch
 from filters.sdk.config import config_schema
 from filters.sdk.filter import overrides, registry
 
+CO_COROUTINE = 0x80
+AWAITING = frozenset({opmap["GET_AWAITABLE"], opmap["GET_ANEXT"]})
+"""What an await compiles to (CPython's `dis`)."""
 MARK = b"lateen-filter-manifest:"
 """Read by filters.toolchain.image."""
 
@@ -26,6 +31,16 @@ def manifest() -> dict[str, object]:
     }
 
 
+def may_wait(function: object) -> bool:
+    """Whether a handler can be suspended: an `async def` with an await in it. What is wrapped counts; what cannot be read may wait."""
+    while (inner := getattr(function, "__wrapped__", None)) is not None:
+        function = inner
+    if not isinstance(function, FunctionType):
+        return True
+    code = function.__code__
+    return bool(code.co_flags & CO_COROUTINE) and any(operation in AWAITING for operation in code.co_code[::2])
+
+
 def _callbacks() -> set[str]:
     """Those of Envoy's callbacks that the filters need."""
     wanted = {"on_configure"}
@@ -35,12 +50,12 @@ def _callbacks() -> set[str]:
         waits = False
         if request or response:
             wanted.add("on_request_headers")
-        if request and inspect.iscoroutinefunction(kind.on_request):
+        if request and may_wait(kind.on_request):
             wanted |= {"on_request_body", "on_request_trailers"}
             waits = True
         if response:
             wanted.add("on_response_headers")
-        if response and inspect.iscoroutinefunction(kind.on_response):
+        if response and may_wait(kind.on_response):
             wanted |= {"on_response_body", "on_response_trailers"}
             waits = True
         if log:
@@ -58,6 +73,7 @@ def freeze() -> bytes:
     """Leave the manifest in memory and free what nobody uses; the result must be kept referenced."""
     sys.path_importer_cache.clear()  # holds the times of directories that only the build has
     text = json.dumps(manifest(), sort_keys=True).encode()
+    dispatch.exported = frozenset(_callbacks())
     found = MARK + f"{len(text):08x}".encode() + text
     gc.collect()
     return found

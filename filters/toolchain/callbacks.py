@@ -27,6 +27,8 @@ from filters.toolchain.assembler import (
     variable,
     while_,
 )
+from filters.toolchain.fastpath import add_fast_path
+from filters.toolchain.headercalls import METHODS, add_header_methods
 from filters.toolchain.shim import Arena, Shim, Variable
 
 DISPATCH = "filters.sdk.dispatch"
@@ -66,13 +68,16 @@ CALLBACKS = (
     Callback("proxy_on_delete", 1, streams_only=True),
 )
 START = "on_start"
+SHORT = "proxy_on_request_headers"
+"""The callback with a short way before it."""
+HEADERS = "filters.sdk.headers"
 
 
 def add_callbacks(shim: Shim, arena: Arena, definitions: int, count: int, dropped: frozenset[str]) -> None:
-    """Add all exports; `definitions` are the PyMethodDefs of the host module."""
+    """Add all exports; `definitions` are the PyMethodDefs of the host module, whose slots were the last ones taken."""
     shim.variables |= {"streams": Variable("i"), "host_error": Variable("i")}
     kept = [callback for callback in CALLBACKS if callback.export not in dropped]
-    names = [START, *(callback.handler for callback in kept)]
+    names = [START, *(callback.handler for callback in kept), "on_request_outcome", "new_request"]
     handlers = arena.reserve(4 * len(names))
     parents = arena.reserve(8 * PARENTS)
 
@@ -82,9 +87,15 @@ def add_callbacks(shim: Shim, arena: Arena, definitions: int, count: int, droppe
     shim.add(_parent_of(parents))
     shim.add(_create(parents), export=True)
     for place, callback in enumerate(kept, 1):
-        shim.add(_callback(callback, handlers + 4 * place), export=True)
+        function = _callback(callback, handlers + 4 * place)
+        if callback.export == SHORT:
+            last = handlers + 4 * len(names)
+            function.name = "long_way"
+            shim.add(add_fast_path(shim, arena, function.name, last - 8, last - 4), export=True)
+        shim.add(function, export=callback.export != SHORT)
     shim.add(Function("proxy_abi_version_0_2_1"), export=True)
     shim.add(_initialize(arena, definitions, count, names, handlers))
+    shim.add(_install_methods(arena, *add_header_methods(shim, arena, max(shim.slots) + 1)))
     # Once for each configuration, the first time before anything else; in `_initialize` host calls are not yet allowed.
     started = Function("proxy_on_vm_start", "ii", "i")
     started.emit(if_(is_zero(variable("host_error")), call("start_guest")), const(1))
@@ -177,6 +188,7 @@ def _initialize(arena: Arena, definitions: int, count: int, names: list[str], ha
         assign_variable("cpu_limit_error", _attribute(module, arena.text("CpuLimitExceeded"))),
         assign(module, call("PyImport_AddModule", const(arena.text(DISPATCH)))),
         assign_variable("streams", _attribute(module, arena.text("streams"))),
+        call("install_methods"),
         assign(at, const(0)),
         while_(
             less(local(at), const(4 * len(names))),
@@ -194,5 +206,27 @@ def _initialize(arena: Arena, definitions: int, count: int, names: list[str], ha
     return function
 
 
+def _install_methods(arena: Arena, definitions: int, cells: int) -> Function:
+    """Put our methods into LiveHeaders, and remember the Python functions that were there."""
+    function = Function("install_methods")
+    kind, old, method = (function.new_local() for _ in range(3))
+    name = arena.text("LiveHeaders")
+    function.emit(assign(kind, _attribute_of(call("PyImport_AddModule", const(arena.text(HEADERS))), name)))
+    for place in range(len(METHODS)):
+        definition = definitions + 16 * place
+        function.emit(
+            assign(old, call("PyObject_GetAttrString", local(kind), load(const(definition)))),
+            if_(is_zero(local(old)), call("callback_failed", local(kind))),
+            store(const(cells), local(old), 4 * place),
+            assign(method, call("PyDescr_NewMethod", local(kind), const(definition))),
+            drop(call("PyObject_SetAttrString", local(kind), load(const(definition)), local(method))),
+        )
+    return function
+
+
+def _attribute_of(value: Code, name: int) -> Code:
+    return call("PyObject_GetAttrString", value, const(name))
+
+
 def _attribute(module: int, name: int) -> Code:
-    return call("PyObject_GetAttrString", local(module), const(name))
+    return _attribute_of(local(module), name)

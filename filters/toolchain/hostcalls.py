@@ -24,17 +24,14 @@ from filters.toolchain.assembler import (
     join,
     less,
     load,
-    load8,
     load64,
     local,
-    mul,
-    or_,
     store,
-    sub,
     variable,
-    while_,
     widen,
 )
+from filters.toolchain.fastpath import add_set_handler
+from filters.toolchain.headercalls import add_header_search
 from filters.toolchain.shim import Arena, Shim, Variable
 
 SCRATCH = 64 * 1024
@@ -96,10 +93,10 @@ def add_host_calls(shim: Shim, arena: Arena, first_slot: int) -> tuple[int, int]
         flat = "".join(FLAT[letter] for letter in spec.parameters) + "i" * OUTPUTS[spec.result]
         shim.import_all({spec.host: flat})
         shim.add(_wrapper(spec, frame))
-    shim.add(_same_bytes())
-    shim.add(_get_header(frame, arena.text("surrogateescape")))
+    add_header_search(shim, arena)
     shim.add(_set_cpu_limit())
-    names = [*(spec.name for spec in HOST_CALLS), "get_header", "set_cpu_limit"]
+    add_set_handler(shim, arena)
+    names = [*(spec.name for spec in HOST_CALLS), "get_header", "set_cpu_limit", "set_handler"]
     definitions = b""
     for slot, name in enumerate(names, first_slot):
         shim.slots[slot] = f"host.{name}"
@@ -247,81 +244,6 @@ def _result(kind: str, function: Function, frame: int) -> Code:
         drop(call("PyTuple_SetItem", local(pair), const(1), local(number))),
         local(pair),
     )
-
-
-def _same_bytes() -> Function:
-    """(a, b, length) -> whether they are equal."""
-    function = Function("same_bytes", "iii", "i")
-    place = sub(local(2), const(1))
-    left, right = load8(add(local(0), local(2))), load8(add(local(1), local(2)))
-    function.emit(while_(local(2), join(assign(2, place), if_(differ(left, right), give(const(0))))), const(1))
-    return function
-
-
-def _get_header(frame: int, error_handler: int) -> Function:
-    """get_header(map, name) -> str | None, or True if there are several.
-
-    All headers are fetched by the first call of a callback and searched here: a call of the host costs more than a search.
-    """
-    function = Function("host.get_header", "iii", "i")
-    left, table, at, name, length, found, size = (function.new_local() for _ in range(7))
-    value = function.new_local()
-    wanted = frame + 32
-    none = variable("&_Py_NoneStruct")
-    fetch = join(
-        call("forget_headers"),
-        store(const(frame), const(0)),
-        assign_variable("buffer", variable("header_buffer")),
-        assign(value, call("proxy_get_header_map_pairs", load(const(wanted)), const(frame), const(frame + 4))),
-        assign_variable("buffer", variable("scratch")),
-        if_(
-            local(value),
-            give(
-                if_(
-                    equal(local(value), const(NOT_FOUND)),
-                    variable("&_Py_NoneStruct"),
-                    call("host_failed", local(value)),
-                    result="i",
-                )
-            ),
-        ),
-        # Headers that Envoy has let go of: success, and nothing written.
-        if_(is_zero(load(const(frame))), give(none)),
-        assign_variable("headers", load(const(frame))),
-        assign_variable("headers_map", load(const(wanted))),
-    )
-    stale = or_(is_zero(variable("headers")), differ(variable("headers_map"), load(const(wanted))))
-    match = join(
-        if_(local(found), give(variable("&_Py_TrueStruct"))),
-        assign(found, add(add(local(at), local(length)), const(1))),
-        assign(size, load(local(table), 4)),
-    )
-    function.emit(
-        _wrong_arguments(2),
-        if_(is_zero(call("number_argument", _argument(0), const(wanted))), give(const(0))),
-        if_(is_zero(call("text_argument", _argument(1), const(wanted + 8))), give(const(0))),
-        assign(name, load(const(wanted + 8))),
-        assign(length, load(const(wanted + 12))),
-        if_(stale, fetch),
-        assign(left, load(variable("headers"))),
-        assign(table, add(variable("headers"), const(4))),
-        assign(at, add(local(table), mul(local(left), const(8)))),
-        while_(
-            local(left),
-            join(
-                if_(
-                    equal(load(local(table)), local(length)),
-                    if_(call("same_bytes", local(name), local(at), local(length)), match),
-                ),
-                assign(at, add(add(local(at), const(2)), add(load(local(table)), load(local(table), 4)))),
-                assign(table, add(local(table), const(8))),
-                assign(left, sub(local(left), const(1))),
-            ),
-        ),
-        if_(is_zero(local(found)), give(variable("&_Py_NoneStruct"))),
-        call("PyUnicode_DecodeUTF8", local(found), local(size), const(error_handler)),
-    )
-    return function
 
 
 def _set_cpu_limit() -> Function:
