@@ -25,4 +25,5 @@ NAMES = (
     "request-id",
     "rewrite",
     "trace-context",
+    "waf",
 )

@@ -1,0 +1,112 @@
+"""The rules of the filter `waf`. Every repeat in a pattern is bounded, so each takes time linear in what it is given.
+
+Patterns see a value in lower case, decoded, with SQL's comments and runs of white space as one space (see waf_input).
+"""
+
+import re
+from typing import NamedTuple
+
+CRITICAL, WARNING, NOTICE = 5, 3, 2
+VALUES = frozenset({"arg", "cookie", "header", "body", "path"})
+INPUT = frozenset({"arg", "cookie", "body", "header"})
+
+
+class Rule(NamedTuple):
+    """A pattern and what it is worth."""
+
+    id: str
+    group: str
+    score: int
+    pattern: "re.Pattern[str]"
+    on: frozenset[str]
+    """Kinds of values it looks at."""
+
+
+def _rule(name: str, score: int, pattern: str, on: frozenset[str] = INPUT) -> Rule:
+    return Rule(name, name.partition("-")[0], score, re.compile(pattern), on)
+
+
+def _spaced(word: str) -> str:
+    """A word whose letters may have white space between them, as browsers allow in a scheme."""
+    return " ?".join(word)
+
+
+SCRIPT_SCHEME = f"(?:{_spaced('javascript')}|{_spaced('vbscript')}) ?:"
+HANDLERS = "abort|animation|before|begin|blur|change|click|copy|cut|drag|end|error|focus|hash|input|key|load|message|mouse|page|paste|"
+HANDLERS += (
+    "play|pointer|pop|reset|resize|scroll|search|select|show|start|storage|submit|toggle|touch|transition|unload|wheel"
+)
+RULES = (
+    _rule("sqli-union", CRITICAL, r"\bunion ?\(? ?(?:all |distinct )?\(? ?select\b"),
+    _rule(
+        "sqli-tautology",
+        CRITICAL,
+        r"\b(?:or|and|xor|not)[ (]{1,4}\d{1,10}[ )]{0,4}(?:=|<|>|!=)[=> (]{0,4}\d"
+        r"|['\"`] ?\)? ?(?:or|and|xor|\|\||&&)\W{1,4}\w{0,20}['\"`]? ?(?:=|<|>|\blike\b|\bin ?\()"
+        r"|['\"`] ?\)? ?(?:or|and|\|\||&&) ?(?:true|not |\d|exists|sleep)",
+    ),
+    _rule("sqli-comment", CRITICAL, r"['\"`] ?\)? ?(?:--|#) ?$"),
+    _rule("sqli-quote", WARNING, r"['\"`] ?\)? ?(?:--|#|; ?$)|\d ?(?:--|;) ?$"),
+    _rule(
+        "sqli-stacked",
+        CRITICAL,
+        r"; ?(?:(?:drop|alter|truncate|create) (?:table|database|view|user|index|procedure|schema)\b|delete from |insert into |"
+        r"update [\w.]{1,40} set |exec(?:ute)?[ (]|shutdown\b|declare @)",
+    ),
+    _rule(
+        "sqli-select",
+        CRITICAL,
+        r"\bselect ?(?:\*|@@|\d{1,10} ?,|['\"(]|[\w.]{1,40}\(|[\w.]{1,40} ?,)[^;]{0,100}\bfrom\b"
+        r"|\bselect [\w.*]{1,40} from [\w.]{1,40} (?:where|limit|union)\b|\(select\b",
+    ),
+    _rule(
+        "sqli-function",
+        CRITICAL,
+        r"\b(?:sleep|benchmark|pg_sleep) ?\( ?\d|\b(?:extractvalue|updatexml|load_file|group_concat|xp_cmdshell) ?\(|"
+        r"\bwaitfor delay\b|\binformation_schema\b|\bxp_cmdshell\b|\binto (?:out|dump)file\b|\bpg_catalog\b|\bsysobjects\b",
+    ),
+    _rule("xss-script", CRITICAL, r"< ?/? ?script\b"),
+    _rule(
+        "xss-tag", CRITICAL, r"< ?/?(?:iframe|object|embed|applet|meta|base|svg|math|style|frameset|xml|isindex)[ />]"
+    ),
+    _rule("xss-handler", CRITICAL, rf"[ /'\"]on(?:{HANDLERS})[a-z]{{0,12}} ?="),
+    _rule("xss-scheme", CRITICAL, rf"(?:^ ?|[=\"'(>] ?){SCRIPT_SCHEME}(?:[^ ]| [^ ]{{0,40}}[(=`])|data ?: ?text/html"),
+    _rule(
+        "xss-code",
+        WARNING,
+        r"\bdocument ?[.\[] ?['\"]?(?:cookie|write|location|domain)|\bwindow ?[.\[] ?['\"]?location",
+    ),
+    _rule("xss-call", WARNING, r"\b(?:alert|prompt|confirm|eval|settimeout|atob|fromcharcode) ?[(`]"),
+    _rule("traversal-dots", CRITICAL, r"(?:^|[/\\;=])\.{2,3}(?:[/\\;]|$)", VALUES),
+    _rule(
+        "traversal-files",
+        CRITICAL,
+        r"/etc/(?:passwd|shadow|group|hosts|sudoers)\b|/proc/(?:self|\d{1,7})/|\b(?:boot|win)\.ini\b|[/\\]\.(?:ssh|aws|git|svn)[/\\]|"
+        r"(?:^|/)\.(?:env|htaccess|htpasswd|git)\b|wp-config\.php|[/\\]system32[/\\]",
+        VALUES,
+    ),
+    _rule("traversal-scheme", CRITICAL, r"(?:^|[=\"'(]) ?(?:php|expect|phar|gopher|dict|jar|file)://", VALUES),
+    _rule("rce-jndi", CRITICAL, r"\$\{ ?(?:jndi|env|lower|upper|sys|::-|script|dns|url)\b ?:?|\$\{ ?::-", VALUES),
+    _rule(
+        "scanner-agent",
+        CRITICAL,
+        r"sqlmap|nikto|nessus|acunetix|nuclei|masscan|zgrab|dirbuster|gobuster|wpscan|havij|w3af|arachni|openvas|netsparker|"
+        r"feroxbuster|fuzz faster u fool|wfuzz|jaeles|commix|whatweb|burpcollaborator|appscan|qualys|zmeu",
+        frozenset({"agent"}),
+    ),
+)
+LIMITS = {
+    "size-target": CRITICAL,
+    "size-header": CRITICAL,
+    "size-headers": CRITICAL,
+    "size-parameters": CRITICAL,
+    "size-value": CRITICAL,
+    "size-body": CRITICAL,
+    "body-malformed": CRITICAL,
+    "encoding-nul": CRITICAL,
+    "encoding-invalid": WARNING,
+    "scanner-no-agent": NOTICE,
+}
+"""Rules that are no patterns."""
+GROUPS = frozenset(rule.group for rule in RULES) | frozenset(name.partition("-")[0] for name in LIMITS)
+IDS = frozenset(rule.id for rule in RULES) | frozenset(LIMITS)
