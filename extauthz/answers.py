@@ -129,9 +129,17 @@ def _lateen(struct: struct_pb2.Struct, decision: Decision, policy: str, rule: in
         fields["dry_run"].string_value = decision.dry_run
 
 
-def effective_headers(headers: Mapping[str, str], authentication: Authentication) -> Mapping[str, str]:
-    """The headers as authorization sees them: after the token's changes, as behind Envoy's own jwt_authn filter."""
-    if not authentication.set_headers and not authentication.remove_headers:
+def effective_headers(
+    headers: Mapping[str, str], authentication: Authentication, wanted: frozenset[str] | None = None
+) -> Mapping[str, str]:
+    """The headers as authorization sees them: after the token's changes, as behind Envoy's own jwt_authn filter.
+
+    `wanted` are the only ones that anybody looks at: where none of them changes, nothing has to be done.
+    """
+    changes, gone = authentication.set_headers, authentication.remove_headers
+    if not changes and not gone:
+        return headers
+    if wanted is not None and wanted.isdisjoint(gone) and wanted.isdisjoint(changes):
         return headers
     kept = {name: value for name, value in headers.items() if name not in authentication.remove_headers}
     kept.update(authentication.set_headers)

@@ -20,6 +20,7 @@ from extauthz.decisionlog import DecisionLog
 from extauthz.denials import SECRET_HEADERS, Denial, Denials, new_denial_id, redacted
 from extauthz.metrics import Metrics
 from extauthz.policies import Policies, Rules, Workload
+from extauthz.seen import Seen, SeenTokens, Watched, key_of
 from extauthz.tokens import TokenCache, VerifiedToken, verify_token
 from lateen.jwks.keeper import KeyKeeper, KeyUri
 from lateen.jwks.keys import KeySet
@@ -74,6 +75,7 @@ class Checker:
         self._secret_headers = SECRET_HEADERS.union(redact_headers)
         self._log = structlog.get_logger("extauthz.decisions")
         self.tokens = TokenCache()
+        self.seen = SeenTokens()
 
     def check(self, target: str, caller: str, data: bytes) -> bytes | Awaitable[bytes]:
         """Decide one encoded CheckRequest for `target`, asked by the proxy with the identity `caller`.
@@ -114,31 +116,46 @@ class Checker:
         rules = workload.rules
         if not rules.tokens.rules or not check.input.http:
             return self._decided(target, rules, check, NO_CHANGES)
+        if is_cors_preflight(check.input.method, check.input.headers):
+            return self._decided(target, rules, check, Authentication(remove_headers=rules.tokens.sanitised))
+        key = key_of(rules.tokens, rules, check.input.headers, check.query)
+        seen = self.seen.get(key, self._policies.generation, self._now(), lambda source: self._keys(rules, source))
+        if seen is not None:
+            return self._decided(target, rules, check, seen.authentication, seen)
         held: dict[KeySource, KeySet | None] = {}
-        found = self._authenticate(rules, check, held)
-        if isinstance(found, Refusal) and any(not source.inline for source in found.retry):
-            return Undecided(target, rules, check, found, held)
-        return self._decided(target, rules, check, found)
+        found, seen = self._authenticate(rules, check, held)
+        if isinstance(found, Refusal):
+            if any(not source.inline for source in found.retry):
+                return Undecided(target, rules, check, found, held)
+            return self._decided(target, rules, check, found)
+        if seen is not None:
+            self.seen.put(key, seen)
+        return self._decided(target, rules, check, found, seen)
 
-    def _decided(self, target: str, rules: Rules, check: Check, authentication: Authentication | Refusal) -> Outcome:
+    def _decided(
+        self,
+        target: str,
+        rules: Rules,
+        check: Check,
+        authentication: Authentication | Refusal,
+        seen: Seen | None = None,
+    ) -> Outcome:
         if isinstance(authentication, Refusal):
             return self._unauthenticated(target, check, rules.policies, authentication)
         request = check.input
         if authentication is not NO_CHANGES:
             claims = authentication.token.claims if authentication.token is not None else None
-            request = request._replace(claims=claims, headers=effective_headers(request.headers, authentication))
+            headers = effective_headers(request.headers, authentication, rules.policies.header_names)
+            request = request._replace(claims=claims, headers=headers)
         decision = decide(rules.policies, request)
         if decision.verdict is Verdict.ALLOW:
-            return self._allowed(target, request, rules.policies, decision, authentication)
+            return self._allowed(target, request, rules.policies, decision, authentication, seen=seen)
         return self._denied(target, request, rules.policies, decision, authentication)
 
     def _authenticate(
         self, rules: Rules, check: Check, held: dict[KeySource, KeySet | None]
-    ) -> Authentication | Refusal:
-        """Apply the token rules with the keys in `held`, and put there those that were looked up."""
-        headers = check.input.headers
-        if is_cors_preflight(check.input.method, headers):
-            return Authentication(remove_headers=rules.tokens.sanitised)
+    ) -> tuple[Authentication | Refusal, Seen | None]:
+        """Apply the token rules with the keys in `held`, and put there those that were looked up; and what of it lasts."""
         now = self._now()
 
         def verify(token: str, rule: TokenRule) -> VerifiedToken:
@@ -146,7 +163,9 @@ class Checker:
                 held[rule.keys] = self._keys(rules, rule.keys)
             return verify_token(token, rule, held[rule.keys], now, self.tokens)
 
-        return authenticate(rules.tokens, headers, check.query, verify)
+        watched = Watched(verify)
+        found = authenticate(rules.tokens, check.input.headers, check.query, watched)
+        return found, watched.seen(found, held) if isinstance(found, Authentication) else None
 
     async def _with_newer_keys(self, undecided: Undecided) -> Outcome:
         target, rules, check, found, held = undecided
@@ -154,7 +173,7 @@ class Checker:
         asked = (self._keeper.newer(KeyUri(s.url, s.issuer), held.get(s)) for s in sources)
         newer = dict(zip(sources, await asyncio.gather(*asked), strict=True))
         if any(keys is not held.get(source) for source, keys in newer.items()):
-            return self._decided(target, rules, check, self._authenticate(rules, check, {**held, **newer}))
+            return self._decided(target, rules, check, self._authenticate(rules, check, {**held, **newer})[0])
         return self._decided(target, rules, check, found)
 
     def _keys(self, rules: Rules, source: KeySource) -> KeySet | None:
@@ -169,13 +188,17 @@ class Checker:
         policies: PolicySet,
         decision: Decision,
         authentication: Authentication,
+        *,
+        seen: Seen | None,
     ) -> Outcome:
         facts = _facts(decision, OK)
         if self._decisions.wants(decision):
             shown = redacted(request, policies, self._secret_headers)
             self._decisions.write(target, shown, decision, facts._asdict())
         self._report(decision)
-        return Outcome(allow(authentication, decision), decision, facts.policy)
+        if seen is None or decision.audit is not None or decision.dry_run:
+            return Outcome(allow(authentication, decision), decision, facts.policy)
+        return Outcome(seen.answer(decision.rule, lambda: allow(authentication, decision)), decision, facts.policy)
 
     def _denied(
         self,

@@ -69,6 +69,8 @@ class Policies:
         self._workloads: Mapping[str, Workload] = {}
         self._shared: dict[bytes, Rules] = {}
         self._leaving: dict[str, tuple[Workload, float]] = {}
+        self.generation = 0
+        """Goes up with every change."""
         self._log = structlog.get_logger()
 
     def get(self, target: str) -> Workload | None:
@@ -98,6 +100,7 @@ class Policies:
                 self._leaving[name] = (workload, now + GRACE_SECONDS)
         workloads.update(compiled)
         self._workloads = workloads
+        self.generation += 1
         in_use = {id(workload.rules) for workload in workloads.values()}
         self._shared = {key: rules for key, rules in self._shared.items() if id(rules) in in_use}
         self._want_keys(_key_uris([*workloads.values(), *(workload for workload, _ in self._leaving.values())]))

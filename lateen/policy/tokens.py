@@ -75,6 +75,10 @@ class TokenRules:
 
     rules: tuple[TokenRule, ...] = ()
     sanitised: frozenset[str] = frozenset()
+    headers: tuple[str, ...] = ()
+    """The headers that are looked at for tokens."""
+    parameters: tuple[str, ...] = ()
+    """The parameters of the query that are."""
 
 
 NO_TOKEN_RULES: Final = TokenRules()
@@ -92,7 +96,14 @@ def compile_token_rules(authentications: Sequence[tuple[PolicyOrigin, RequestAut
     rules = [_token_rule(origin, i, rule) for origin, spec in authentications for i, rule in enumerate(spec.jwt_rules)]
     rules.sort(key=lambda rule: rule.issuer)
     headers = {rule.payload_header for rule in rules} | {header for rule in rules for header, _ in rule.claim_headers}
-    return TokenRules(tuple(rules), frozenset(headers - {""}))
+    return TokenRules(tuple(rules), frozenset(headers - {""}), *_looked_at(rules))
+
+
+def _looked_at(rules: Sequence[TokenRule]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The headers and the parameters that may carry a token."""
+    places = [location for rule in rules for location in rule.locations]
+    headers = {"cookie" if p.place is Place.COOKIE else p.name for p in places if p.place is not Place.PARAMETER}
+    return tuple(sorted(headers)), tuple(sorted({p.name for p in places if p.place is Place.PARAMETER}))
 
 
 def _token_rule(origin: PolicyOrigin, index: int, rule: JWTRule) -> TokenRule:
