@@ -263,7 +263,12 @@ def proxy_status(
 
 explain_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, epilog=EPILOG)
 authz_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, epilog=EPILOG)
-app.add_typer(explain_app, name="explain", rich_help_panel=INSPECT, help="Explain why a request is allowed or denied.")
+app.add_typer(
+    explain_app,
+    name="explain",
+    rich_help_panel=INSPECT,
+    help="Explain where a request goes, and why it is allowed or denied.",
+)
 app.add_typer(
     authz_app, name="authz", rich_help_panel=INSPECT, help="Show what applies to a workload, and issuers' keys."
 )
@@ -327,6 +332,32 @@ def explain_authz(
         fmt=fmt,
         control_plane=control_plane,
     )
+
+
+@explain_app.command("route", epilog=EPILOG, short_help="Where a request would go, and which rule says so.")
+def explain_route(
+    method: Annotated[str, typer.Argument(help="HTTP method.")],
+    url: Annotated[str, typer.Argument(help="http://HOST:PORT/PATH, as the client calls it.")],
+    *,
+    source: Annotated[
+        str, typer.Option("--from", metavar="WORKLOAD", help="Who calls, or the gateway that is called from outside.")
+    ],
+    headers: Annotated[
+        list[str] | None, typer.Option("--header", "-H", metavar="NAME=VALUE", help="A request header. Repeatable.")
+    ] = None,
+    files: FilesOption = None,
+    fmt: FormatOption = Format.TABLE,
+    control_plane: ControlPlaneOption = None,
+) -> None:
+    """Say where a proxy would send a request: each rule in order, why it does not match, then subset and endpoints.
+
+    The running mesh is asked, or with -f the manifests. Exits with 1 when the request gets nowhere.
+
+    lateen explain route GET http://payments-api.payments:8080/v1/charge --from orders -H x-test-cohort=canary
+    """
+    from lateen.cli import routing as command
+
+    command.route(method, url, source, tuple(headers or ()), tuple(files or ()), fmt, control_plane)
 
 
 @explain_app.command("denial", epilog=EPILOG, short_help="Why a request was denied, by its x-lateen-denial id.")
