@@ -51,6 +51,8 @@ class Mesh:
     trust_domain: str
     root_namespace: str = "istio-system"
     version: str = ""
+    modules_dir: str = ""
+    """Where proxies can read the modules of plugins by themselves."""
 
 
 def bootstrap(proxy: ProxySpec, mesh: Mesh) -> bootstrap_pb2.Bootstrap:
@@ -109,6 +111,7 @@ def node(proxy: ProxySpec, mesh: Mesh) -> base_pb2.Node:
             "MESH_ID": mesh.trust_domain,
             "ISTIO_VERSION": mesh.version,
             "APP_ADDRESS": proxy.app_address or "127.0.0.1",
+            "LATEEN_MODULES_DIR": mesh.modules_dir,
         }
     )
     region, _, rest = proxy.locality.partition("/")

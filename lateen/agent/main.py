@@ -59,7 +59,7 @@ async def serve(settings: Settings, clock: Clock) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     authority = GrpcCertificateAuthority(settings.ca_address, settings.ca_name, Path(settings.root_cert_file))
-    mesh = Mesh(settings.ads_address, settings.trust_domain, settings.root_namespace, __version__)
+    mesh = Mesh(settings.ads_address, settings.trust_domain, settings.root_namespace, __version__, settings.modules_dir)
     files = FileSecrets(tuple(map(Path, settings.secret_dirs)))
     proxies = Proxies(
         Path(settings.proxies_dir), mesh, authority, clock, files=files, seconds=settings.certificate_seconds

@@ -26,6 +26,8 @@ class Settings:
     root_namespace: str = "istio-system"
     ca_server_name: str = ""
     http_address: str = ""
+    modules_dir: str = ""
+    """Where the control plane of this host keeps the modules of plugins; proxies are sent them whole when it is empty."""
     secret_dirs: tuple[str, ...] = ()
     certificate_seconds: int = 0
     poll_seconds: float = 0.2

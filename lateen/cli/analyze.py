@@ -42,6 +42,7 @@ def analyze_paths(paths: Sequence[Path]) -> list[Diagnostic]:
     What the lateen.yaml of a directory makes at start, its certificates, counts as being there.
     """
     from lateen.controlplane.native_findings import native_findings
+    from lateen.controlplane.plugin_findings import file_findings
     from lateen.local.source import local_secrets, read_local
     from lateen.mesh.analysis import analyze as analyze_view
     from lateen.mesh.loader import load_paths
@@ -55,7 +56,13 @@ def analyze_paths(paths: Sequence[Path]) -> list[Diagnostic]:
     local = [read_local(path) for path in paths if path.is_dir()]
     secrets = [secret for spec, _ in local for secret in local_secrets(spec)]
     view = MeshView.build([*loaded.resources, *secrets], loaded.mesh or MeshConfig())
-    return [*loaded.diagnostics, *(d for _, found in local for d in found), *analyze_view(view), *native_findings(view)]
+    return [
+        *loaded.diagnostics,
+        *(d for _, found in local for d in found),
+        *analyze_view(view),
+        *native_findings(view),
+        *file_findings(view),
+    ]
 
 
 def analyze_running(control_plane: str | None) -> list[Diagnostic]:

@@ -17,6 +17,7 @@ from lateen.controlplane.configuration import Configuration, Conflict
 from lateen.controlplane.events import Events, TooManyListeners
 from lateen.controlplane.inventory import Item, Origin
 from lateen.controlplane.metrics import Metrics
+from lateen.controlplane.plugin_keeper import PluginKeeper
 from lateen.controlplane.push import Pusher
 from lateen.controlplane.status import proxy_status, snapshot_json, update_gauges
 from lateen.mesh.diagnostics import Diagnostic
@@ -37,7 +38,9 @@ class Api:
         pusher: Pusher,
         events: Events,
         clock: Clock,
+        *,
         keys: Callable[[], Mapping[str, Any]],
+        plugins: PluginKeeper,
     ) -> None:
         """Prepare; `app` is what a server runs."""
         self._configuration = configuration
@@ -45,6 +48,7 @@ class Api:
         self._events = events
         self._clock = clock
         self._keys = keys
+        self._plugins = plugins
         self._one_change_at_a_time = asyncio.Lock()
 
     def app(self) -> Starlette:
@@ -59,6 +63,7 @@ class Api:
                 Route("/v1/diagnostics", self.diagnostics),
                 Route("/v1/info", self.info),
                 Route("/v1/keys", self.keys),
+                Route("/v1/plugins", self.plugins),
                 Route("/v1/events", self.events),
             ],
             exception_handlers={HTTPException: _http_error, Exception: _our_bug},
@@ -118,7 +123,12 @@ class Api:
         now, view = self._clock.monotonic(), self._pusher.view
         connections = sorted(self._pusher.connections.values(), key=lambda c: (c.proxy.namespace, c.proxy.name))
         return JSONResponse(
-            {"proxies": [proxy_status(c, view, now, self._pusher.quarantine.refusals) for c in connections]}
+            {
+                "proxies": [
+                    proxy_status(c, view, now, self._pusher.quarantine.refusals, self._plugins.pending)
+                    for c in connections
+                ]
+            }
         )
 
     async def proxy_config(self, request: Request) -> Response:
@@ -151,6 +161,10 @@ class Api:
     async def keys(self, _request: Request) -> Response:
         """GET /v1/keys: the keys that proxies verify tokens with, as `/v1/keys` of ext_authz shows its own."""
         return JSONResponse(self._keys())
+
+    async def plugins(self, _request: Request) -> Response:
+        """GET /v1/plugins: what each WasmPlugin and TrafficExtension runs, and why not something else."""
+        return JSONResponse({"plugins": [state.to_dict() for state in self._plugins.states.values()]})
 
     async def events(self, _request: Request) -> Response:
         """GET /v1/events: JSON lines, live."""

@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 from lateen.controlplane import names
 from lateen.controlplane.access_logs import access_logs
 from lateen.controlplane.clusters import dns_cache
+from lateen.controlplane.plugins import NO_PLUGINS, Chain
 from lateen.controlplane.protos import FALSE, ZERO, ads, duration, packed, uint32
 from lateen.envoyapi.envoy.config.accesslog.v3 import accesslog_pb2
 from lateen.envoyapi.envoy.config.core.v3 import backoff_pb2, base_pb2, config_source_pb2, grpc_service_pb2
@@ -34,6 +35,7 @@ from lateen.envoyapi.envoy.extensions.filters.network.tcp_proxy.v3 import tcp_pr
 from lateen.envoyapi.envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
 from lateen.mesh.hosts import service_host
 from lateen.mesh.meshconfig import MeshConfig, NormalizationType
+from lateen.mesh.plugins import Phase
 
 _AUTHZ_TIMEOUT = timedelta(seconds=2)
 _LIMIT_TIMEOUT = timedelta(seconds=1)
@@ -148,10 +150,11 @@ def network_ext_authz(enforcement: Enforcement) -> lc.Filter:
     return lc.Filter(name="envoy.filters.network.ext_authz", typed_config=packed(config))
 
 
-def network_checks(enforcement: Enforcement) -> list[lc.Filter]:
-    """What authorizes TCP connections, in order."""
+def network_checks(enforcement: Enforcement, plugins: Chain = NO_PLUGINS) -> list[lc.Filter]:
+    """What authorizes TCP connections, in order, with the network plugins around it."""
     asked = [network_ext_authz(enforcement)] if enforcement.authorize else []
-    return [*enforcement.tcp_checks, *asked]
+    before, after = plugins.network(Phase.AUTHN), plugins.network(Phase.AUTHZ, Phase.STATS, Phase.LAST)
+    return [*before, *enforcement.tcp_checks, *asked, *after]
 
 
 # HTTP filters
@@ -166,14 +169,19 @@ def http_filters(
     *,
     routes_on_claims: bool = False,
     dynamic_hosts: bool = False,
+    plugins: Chain = NO_PLUGINS,
 ) -> list[hcm.HttpFilter]:
-    """The chain: cors, authorization, rate limits by failure mode, fault, (dynamic hosts), router."""
+    """The chain: cors, authorization, rate limits by failure mode, fault, (dynamic hosts), router; plugins by their phase."""
     result = [_http("envoy.filters.http.cors", cors_pb2.Cors())]
+    result.extend(plugins.http(Phase.AUTHN))
     result.extend(enforcement.http_checks)
     if enforcement.authorize:
         result.append(ext_authz(enforcement, routes_on_claims=routes_on_claims))
+    result.extend(plugins.http(Phase.AUTHZ))
     result.extend(rate_limit(enforcement.target, stage) for stage in sorted(enforcement.limit_stages))
+    result.extend(plugins.http(Phase.STATS))
     result.append(_http("envoy.filters.http.fault", fault_pb2.HTTPFault()))
+    result.extend(plugins.http(Phase.LAST))
     if dynamic_hosts:
         config = dynamic_forward_proxy_pb2.FilterConfig(dns_cache_config=dns_cache())
         result.append(_http("envoy.filters.http.dynamic_forward_proxy", config))
@@ -232,6 +240,11 @@ def forward_certificates(manager: hcm.HttpConnectionManager, *, append: bool) ->
 def http_filter_chain(manager: hcm.HttpConnectionManager) -> lc.Filter:
     """The network filter that reads HTTP."""
     return lc.Filter(name="envoy.filters.network.http_connection_manager", typed_config=packed(manager))
+
+
+def http_chain(manager: hcm.HttpConnectionManager, plugins: Chain) -> list[lc.Filter]:
+    """The filter that reads HTTP, behind the network plugins of its chain."""
+    return [*plugins.network(*Phase), http_filter_chain(manager)]
 
 
 # TCP

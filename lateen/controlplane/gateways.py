@@ -16,6 +16,7 @@ from lateen.controlplane.gateway_tls import SecretRef
 from lateen.controlplane.httproutes import translate_http_routes
 from lateen.controlplane.listeners import Made, cidr, tls_inspector
 from lateen.controlplane.native_jwt import KeysOf
+from lateen.controlplane.plugins import WorkloadPlugins
 from lateen.controlplane.protos import TRUE, address, metadata
 from lateen.controlplane.proxy import Proxy
 from lateen.controlplane.route_matches import Client, is_catch_all
@@ -39,6 +40,7 @@ from lateen.mesh.gateway_attachment import ListenerStatus
 from lateen.mesh.hosts import fqdn, intersect
 from lateen.mesh.httproute import HTTPRoute
 from lateen.mesh.kinds import ResourceKey
+from lateen.mesh.plugins import Side, plugins_of
 from lateen.mesh.view import MeshView
 from lateen.mesh.virtualservice import VirtualService
 from lateen.mesh.workloads import Workload
@@ -97,6 +99,7 @@ class GatewayBuilder:
         self.limits = rate_limits_of(self.view, workload)
         self.claims = claims_namespace(self.view, workload)
         self.peer = peer_of(self.view, workload)
+        self.plugins = WorkloadPlugins(plugins_of(self.view, workload))
         self.secrets: dict[SecretRef, secret_pb2.Secret] = {}
         self.route_configurations: dict[str, tuple[route_pb2.RouteConfiguration, tuple[ResourceKey, ...]]] = {}
         self._ports: dict[int, _Port] = {}
@@ -147,7 +150,8 @@ class GatewayBuilder:
         context = gateway_tls.istio_context(server.tls, self.proxy.namespace, self.view.mesh, self._want, alpn)
         server_names = self._unclaimed(port, _server_hosts(server))
         if not http:
-            forwarding = [self._tcp_filters(target) for target in self._tcp_targets(gateway, server)][:1]
+            targets = self._tcp_targets(gateway, server)
+            forwarding = [self._tcp_filters(target, server.port.number) for target in targets][:1]
             if not forwarding:
                 return
             content = forwarding[0]
@@ -157,7 +161,7 @@ class GatewayBuilder:
             hosts = _Hosts()
             self._virtual_services(gateway, server, number, hosts)
             self._add_routes(name, hosts, number, [gateway.key])
-            content = [self._http_filter(name)]
+            content = self._http_filters(name, number)
         port.chains.append(_tls_chain(server_names, content, context, [gateway.key]))
 
     def _virtual_services(self, gateway: istio.Gateway, server: istio.Server, port: int, hosts: _Hosts) -> None:
@@ -186,7 +190,9 @@ class GatewayBuilder:
 
     def _tcp_chain(self, gateway: istio.Gateway, server: istio.Server, port: _Port) -> None:
         for target in self._tcp_targets(gateway, server):
-            chain = lc.FilterChain(filters=self._tcp_filters(target), metadata=metadata([target.origin]))
+            chain = lc.FilterChain(
+                filters=self._tcp_filters(target, server.port.number), metadata=metadata([target.origin])
+            )
             chain.filter_chain_match.prefix_ranges.extend(cidr(s) for s in target.subnets)
             port.chains.append(chain)
             if not target.subnets:
@@ -201,13 +207,13 @@ class GatewayBuilder:
                 continue
             for target in tls_targets(owner, client, Destinations(self.scope, number)):
                 wanted = self._unclaimed(port, target.server_names)
-                port.chains.append(_tls_chain(wanted, self._tcp_filters(target), None, [target.origin]))
+                port.chains.append(_tls_chain(wanted, self._tcp_filters(target, number), None, [target.origin]))
 
-    def _tcp_filters(self, target: TcpTarget) -> list[lc.Filter]:
+    def _tcp_filters(self, target: TcpTarget, port: int) -> list[lc.Filter]:
         clusters = target.clusters
         one = clusters[0][0] if len(clusters) == 1 else clusters
         proxy = filters.tcp_proxy(self.view.mesh, one, logs=client_logs(self.peer, tcp=True))
-        return [*filters.network_checks(self.enforcement), proxy]
+        return [*filters.network_checks(self.enforcement, self.plugins.chain(Side.CLIENT, port)), proxy]
 
     # Gateway API
 
@@ -233,7 +239,7 @@ class GatewayBuilder:
         server_names = self._unclaimed(port, [listener.hostname or "*"])
         name = names.gateway_https_routes(listener.port, listener.name, gateway.name, gateway.namespace)
         self._add_routes(name, hosts, listener.port, [gateway.key])
-        port.chains.append(_tls_chain(server_names, [self._http_filter(name)], context, [gateway.key]))
+        port.chains.append(_tls_chain(server_names, self._http_filters(name, listener.port), context, [gateway.key]))
 
     # shared
 
@@ -296,20 +302,23 @@ class GatewayBuilder:
             result.require_tls = rc.VirtualHost.ALL
         return result
 
-    def _http_filter(self, route_name: str) -> lc.Filter:
-        chain = filters.http_filters(self.enforcement, routes_on_claims=True, dynamic_hosts=self.scope.dynamic_hosts)
+    def _http_filters(self, route_name: str, port: int) -> list[lc.Filter]:
+        plugins = self.plugins.chain(Side.CLIENT, port)
+        chain = filters.http_filters(
+            self.enforcement, routes_on_claims=True, dynamic_hosts=self.scope.dynamic_hosts, plugins=plugins
+        )
         manager = filters.connection_manager(self.view.mesh, f"outbound_{route_name}", chain, client_logs(self.peer))
         topology = self.view.mesh.default_config.gateway_topology or {}
         _edge(manager, topology)
         filters.use_rds(manager, route_name)
-        return filters.http_filter_chain(manager)
+        return filters.http_chain(manager, plugins)
 
     def _listeners(self) -> Iterator[Made]:
         for number, port in sorted(self._ports.items()):
             if port.http is not None:
                 name = names.gateway_http_routes(number)
                 self._add_routes(name, port.http, number, port.origins)
-                port.chains.append(lc.FilterChain(filters=[self._http_filter(name)]))
+                port.chains.append(lc.FilterChain(filters=self._http_filters(name, number)))
             if not port.chains:
                 continue
             host = port.bind or self.proxy.address

@@ -22,6 +22,8 @@ from lateen.controlplane.listeners import (
     tls_inspector,
 )
 from lateen.controlplane.native_jwt import KeysOf
+from lateen.controlplane.plugins import NONE as NO_PLUGINS
+from lateen.controlplane.plugins import WorkloadPlugins
 from lateen.controlplane.protos import ZERO, address, duration, metadata, uint32
 from lateen.controlplane.proxy import Mode, Proxy
 from lateen.controlplane.telemetry import Peer, peer_of, server_logs
@@ -33,6 +35,7 @@ from lateen.envoyapi.envoy.config.listener.v3 import listener_pb2
 from lateen.envoyapi.envoy.config.route.v3 import route_components_pb2 as rc
 from lateen.mesh.kinds import ResourceKey
 from lateen.mesh.peerauthentication import MutualTlsMode, PeerAuthentication
+from lateen.mesh.plugins import Side, plugins_of
 from lateen.mesh.selectors import selects
 from lateen.mesh.services import Protocol, Service
 from lateen.mesh.view import MeshView
@@ -63,12 +66,14 @@ class InboundScope:
     workload: Workload
     enforcement: Enforcement
     limits: tuple[rc.RateLimit, ...]
+    plugins: WorkloadPlugins = NO_PLUGINS
 
     @classmethod
     def of(cls, view: MeshView, proxy: Proxy, workload: Workload, keys: KeysOf = no_keys) -> InboundScope:
         """With the policies that select the workload."""
         enforcement = enforcement_of(view, workload, keys)
-        return cls(view, proxy, workload, enforcement, tuple(rate_limits_of(view, workload)))
+        plugins = WorkloadPlugins(plugins_of(view, workload))
+        return cls(view, proxy, workload, enforcement, tuple(rate_limits_of(view, workload)), plugins)
 
     def ports(self) -> list[InboundPort]:
         """The ports that services send to; of several services with one port the first counts, as they are ordered."""
@@ -192,7 +197,7 @@ _Content = Callable[[bool], list[lc.Filter]]
 def port_chains(scope: InboundScope, port: InboundPort) -> list[lc.FilterChain]:
     """Chains of a port that services send to."""
     mode, name, peer = scope.mode(port.number), f"{port.number}", scope.peer(port)
-    tcp = functools.partial(_tcp_filters, scope, names.inbound_cluster(port.number), peer)
+    tcp = functools.partial(_tcp_filters, scope, names.inbound_cluster(port.number), peer, port.number)
     http = functools.partial(_http_filters, scope, port, peer)
     if port.protocol.is_http:
         return _chains(scope, mode, name, _Contents(http, tcp, _HTTP_ALPN))
@@ -203,7 +208,8 @@ def port_chains(scope: InboundScope, port: InboundPort) -> list[lc.FilterChain]:
 
 def passthrough_chains(scope: InboundScope, port: int | None) -> list[lc.FilterChain]:
     """Chains of ports that no service names: TLS and TCP policies hold there too."""
-    tcp = functools.partial(_tcp_filters, scope, names.INBOUND_PASSTHROUGH, peer_of(scope.view, scope.workload))
+    peer = peer_of(scope.view, scope.workload)
+    tcp = functools.partial(_tcp_filters, scope, names.INBOUND_PASSTHROUGH, peer, port)
     return _chains(scope, scope.mode(port), f"passthrough-{port or 'any'}", _Contents(tcp, tcp, ()))
 
 
@@ -264,20 +270,22 @@ def _mutual_tls(scope: InboundScope, alpn: Sequence[str]) -> base_pb2.TransportS
     return tls_contexts.socket(tls_contexts.downstream_mesh(scope.view.mesh, alpn))
 
 
-def _tcp_filters(scope: InboundScope, cluster: str, peer: Peer, mutual: bool) -> list[lc.Filter]:  # noqa: FBT001 see _Content
+def _tcp_filters(scope: InboundScope, cluster: str, peer: Peer, port: int | None, mutual: bool) -> list[lc.Filter]:  # noqa: FBT001 see _Content
+    plugins = scope.plugins.chain(Side.SERVER, port)
     logs = server_logs(peer, mutual=mutual, tcp=True)
     proxy = filters.tcp_proxy(scope.view.mesh, cluster, _IDLE, logs=logs)
-    return [*filters.network_checks(scope.enforcement), proxy]
+    return [*filters.network_checks(scope.enforcement, plugins), proxy]
 
 
 def _http_filters(scope: InboundScope, port: InboundPort, peer: Peer, mutual: bool) -> list[lc.Filter]:  # noqa: FBT001 see _Content
-    chain = filters.http_filters(scope.enforcement)
+    plugins = scope.plugins.chain(Side.SERVER, port.number)
+    chain = filters.http_filters(scope.enforcement, plugins=plugins)
     logs = server_logs(peer, mutual=mutual)
     manager = filters.connection_manager(scope.view.mesh, f"inbound_{port.number}", chain, logs)
     manager.xff_num_trusted_hops = scope.enforcement.trusted_hops
     filters.forward_certificates(manager, append=True)
     filters.use_routes(manager, routes.route_configuration(names.inbound_cluster(port.number), [_host(scope, port)]))
-    return [filters.http_filter_chain(manager)]
+    return filters.http_chain(manager, plugins)
 
 
 def _host(scope: InboundScope, port: InboundPort) -> rc.VirtualHost:

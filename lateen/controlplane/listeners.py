@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from lateen.controlplane import filters, names
 from lateen.controlplane.destinations import Destinations
+from lateen.controlplane.plugins import NO_PLUGINS, Chain
 from lateen.controlplane.protos import FALSE, TRUE, ZERO, address, duration, metadata, packed
 from lateen.controlplane.proxy import Proxy
 from lateen.controlplane.route_matches import MESH, Client
@@ -25,6 +26,7 @@ from lateen.envoyapi.envoy.extensions.filters.network.http_connection_manager.v3
     http_connection_manager_pb2 as hcm,
 )
 from lateen.mesh.kinds import ResourceKey
+from lateen.mesh.plugins import Phase, Side
 from lateen.mesh.services import Protocol, Service, ServicePort
 from lateen.mesh.view import MeshView
 
@@ -137,7 +139,7 @@ def _captured(scope: Scope, host: str, port: int, content: _Port) -> Made | None
         listener.listener_filters.append(tls_inspector())
     listener.filter_chains.extend(tls_chains)
     if content.http:
-        chain = listener.filter_chains.add(filters=[_http_filter(scope, str(port))])
+        chain = listener.filter_chains.add(filters=_http_filters(scope, str(port), port))
         if sniffing:
             listener.listener_filters.append(http_inspector())
             chain.filter_chain_match.application_protocols.extend(_HTTP_PROTOCOLS)
@@ -150,15 +152,18 @@ def _captured(scope: Scope, host: str, port: int, content: _Port) -> Made | None
     return Made(listener, tuple(dict.fromkeys(origins)))
 
 
-def _http_filter(scope: Scope, routes: str) -> lc.Filter:
-    manager = outbound_manager(scope, f"outbound_{routes}")
+def _http_filters(scope: Scope, routes: str, port: int) -> list[lc.Filter]:
+    plugins = scope.plugins.chain(Side.CLIENT, port)
+    manager = outbound_manager(scope, f"outbound_{routes}", plugins)
     filters.use_rds(manager, routes)
-    return filters.http_filter_chain(manager)
+    return filters.http_chain(manager, plugins)
 
 
-def outbound_manager(scope: Scope, stat_prefix: str, *, dynamic_hosts: bool = False) -> hcm.HttpConnectionManager:
+def outbound_manager(
+    scope: Scope, stat_prefix: str, plugins: Chain = NO_PLUGINS, *, dynamic_hosts: bool = False
+) -> hcm.HttpConnectionManager:
     """HTTP from the application. Its own `x-forwarded-client-cert` goes no further."""
-    chain = filters.http_filters(dynamic_hosts=dynamic_hosts or scope.dynamic_hosts)
+    chain = filters.http_filters(dynamic_hosts=dynamic_hosts or scope.dynamic_hosts, plugins=plugins)
     return filters.connection_manager(scope.view.mesh, stat_prefix, chain, client_logs(scope.peer))
 
 
@@ -230,7 +235,9 @@ def _tcp_filters(scope: Scope, service: Service, port: int, target: TcpTarget) -
     logs = client_logs(scope.peer, tcp=True)
     proxy = filters.tcp_proxy(scope.view.mesh, one, tcp_idle_timeout(policy), source_hash=hashed, logs=logs)
     found = service.port(port)
-    return [filters.upstream_alpn("istio"), proxy] if found is not None and found.protocol.is_sniffed else [proxy]
+    sniffed = found is not None and found.protocol.is_sniffed
+    alpn = [filters.upstream_alpn("istio")] if sniffed else []
+    return [*scope.plugins.chain(Side.CLIENT, port).network(*Phase), *alpn, proxy]
 
 
 def _unknown_filter(scope: Scope) -> lc.Filter:
@@ -284,9 +291,10 @@ def routed_mapped_ports(scope: Scope) -> Iterator[tuple[Service, int]]:
 
 def explicit_listeners(scope: Scope, proxy: Proxy) -> Iterator[Made]:
     """`A_15001`, the HTTP proxy, and one listener for each mapped service port."""
-    manager = outbound_manager(scope, names.HTTP_PROXY_ROUTES, dynamic_hosts=True)
+    plugins = scope.plugins.chain(Side.CLIENT, None)
+    manager = outbound_manager(scope, names.HTTP_PROXY_ROUTES, plugins, dynamic_hosts=True)
     filters.use_rds(manager, names.HTTP_PROXY_ROUTES)
-    yield Made(_explicit(proxy, names.OUTBOUND_PORT, [filters.http_filter_chain(manager)]))
+    yield Made(_explicit(proxy, names.OUTBOUND_PORT, filters.http_chain(manager, plugins)))
     ports = mapped_ports(scope.view.services.values())
     seen: set[int] = set()
     for service in scope.services:
@@ -302,9 +310,10 @@ def explicit_listeners(scope: Scope, proxy: Proxy) -> Iterator[Made]:
 def _mapped_filters(scope: Scope, service: Service, port: ServicePort) -> list[lc.Filter]:
     if port.protocol.is_http:
         name = service_routes_name(service, port.number)
-        manager = outbound_manager(scope, name)
+        plugins = scope.plugins.chain(Side.CLIENT, port.number)
+        manager = outbound_manager(scope, name, plugins)
         filters.use_rds(manager, name)
-        return [filters.http_filter_chain(manager)]
+        return filters.http_chain(manager, plugins)
     target = next(t for t in reversed(_connection_targets(scope, service, port.number, tls=port.protocol.is_tls)))
     return _tcp_filters(scope, service, port.number, target)
 

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 
 import structlog
 
@@ -18,11 +18,18 @@ from lateen.controlplane.files import FileSource, watch
 from lateen.controlplane.inventory import Inventory
 from lateen.controlplane.keys import Keys
 from lateen.controlplane.metrics import Metrics
+from lateen.controlplane.plugin_findings import plugin_findings
+from lateen.controlplane.plugin_keeper import PluginKeeper
+from lateen.controlplane.plugin_trial import EnvoyTrial
 from lateen.controlplane.push import Debounce, Pusher
 from lateen.controlplane.report import Reporter
 from lateen.controlplane.server import AdsServer, ServerLimits
 from lateen.controlplane.settings import Settings, parse_settings
 from lateen.controlplane.translator import MeshTranslator, Translator
+from lateen.controlplane.wasm_fetch import Fetcher, http_client
+from lateen.controlplane.wasm_store import ModuleStore
+from lateen.mesh.diagnostics import Diagnostic
+from lateen.mesh.view import MeshView
 from lateen.process import configure_logs
 from lateen.web import private_socket, tcp_socket, web_server
 
@@ -61,15 +68,24 @@ class ControlPlane:
         self.events = Events()
         self.files = FileSource(settings.config_dir, settings.mesh_config)
         inventory = Inventory()
+        self.modules_client = http_client(settings.modules_ca_file)
+        self.plugins = PluginKeeper(
+            ModuleStore(settings.modules_dir),
+            Fetcher(self.modules_client),
+            EnvoyTrial(),
+            clock,
+            lambda: self.pusher.changed("plugins"),
+            metrics=self.metrics.plugins,
+        )
         self.pusher = Pusher(
-            translator or MeshTranslator(self.keys.of),
+            translator or MeshTranslator(self.keys.of, self.plugins.serving, self._plugin_findings),
             inventory.located,
             lambda: self.configuration.mesh,
             clock=clock,
             metrics=self.metrics,
             events=self.events,
             debounce=Debounce(settings.debounce_quiet, settings.debounce_longest),
-            viewed=self.keys.follow,
+            viewed=self._viewed,
         )
         self.configuration = Configuration(
             inventory,
@@ -87,11 +103,19 @@ class ControlPlane:
             metrics=self.metrics,
             limits=ServerLimits(streams=settings.max_streams),
         )
-        self.api = Api(self.configuration, self.pusher, self.events, clock, self.keys.page)
+        self.api = Api(self.configuration, self.pusher, self.events, clock, keys=self.keys.page, plugins=self.plugins)
+
+    async def _viewed(self, view: MeshView) -> None:
+        self.plugins.follow(view)
+        await self.keys.follow(view)
+
+    def _plugin_findings(self, view: MeshView) -> Iterable[Diagnostic]:
+        return plugin_findings(view, self.plugins.states.values())
 
     async def prepare(self) -> None:
         """Read everything that is configured and build the first view."""
         self.configuration.restore()
+        await asyncio.to_thread(self.plugins.restore)
         first = await asyncio.to_thread(self.files.poll)
         if first is not None:
             self.configuration.take_files(first)
@@ -164,6 +188,8 @@ async def running(settings: Settings, clock: Clock) -> AsyncIterator[ControlPlan
         await asyncio.gather(*tasks, return_exceptions=True)
         await plane.pusher.close()
         await plane.keys.close()
+        await plane.plugins.close()
+        await plane.modules_client.aclose()
         await identity.close()
         listener.close()
         monitoring.close()

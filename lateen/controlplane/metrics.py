@@ -4,6 +4,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.exposition import generate_latest
 
 from lateen.controlplane.names import CDS, ECDS, EDS, LDS, RDS, SDS, WORKLOAD_LIMITS, WORKLOAD_POLICY
+from lateen.controlplane.plugin_metrics import PluginMetrics
 
 SHORT_NAMES = {
     CDS: "CDS",
@@ -89,6 +90,7 @@ class Metrics:
             "lateen_config_diagnostics", "Findings in the configuration", ["severity"], registry=registry
         )
         self.file_errors = Gauge("lateen_config_broken_files", "Files whose last good content stays", registry=registry)
+        self.plugins = PluginMetrics(registry)
         Gauge("pilot_info", "The control plane's version", ["version"], registry=registry).labels(version).set(1)
 
     def render(self) -> bytes:

@@ -55,6 +55,8 @@ class Proxy:
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
     service_account: str = "default"
     workload_name: str = ""
+    modules_dir: str = ""
+    """Where it can read the control plane's modules, on the same host; empty: nowhere."""
 
     @property
     def workload_key(self) -> str:
@@ -86,6 +88,7 @@ class Proxy:
             labels=_labels(metadata.get("LABELS")),
             service_account=str(metadata.get("SERVICE_ACCOUNT") or "default"),
             workload_name=str(metadata.get("WORKLOAD_NAME") or name),
+            modules_dir=str(metadata.get("LATEEN_MODULES_DIR") or ""),
         )
 
 

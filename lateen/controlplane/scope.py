@@ -7,6 +7,8 @@ import functools
 from collections.abc import Iterator, Mapping
 
 from lateen.controlplane.findings import Findings
+from lateen.controlplane.plugins import NONE as NO_PLUGINS
+from lateen.controlplane.plugins import WorkloadPlugins
 from lateen.controlplane.proxy import Mode
 from lateen.controlplane.telemetry import NOBODY, Peer
 from lateen.controlplane.traffic_policies import EffectivePolicy, effective_policy, with_defaults
@@ -45,11 +47,13 @@ class Scope:
         self.service = functools.cache(self._service)
         self.references: dict[str, ResourceKey] = {}
         self.peer = NOBODY
+        self.plugins = NO_PLUGINS
 
-    def of_peer(self, peer: Peer) -> Scope:
-        """The same scope, seen from one workload: what it calls is counted under its name."""
+    def of_workload(self, peer: Peer, plugins: WorkloadPlugins) -> Scope:
+        """The same scope, seen from one workload: what it calls is counted under its name, and passes its plugins."""
         other = copy.copy(self)
         other.peer = peer
+        other.plugins = plugins
         return other
 
     @functools.cached_property

@@ -29,6 +29,8 @@ class Settings:
     max_streams: int
     jwks_override: tuple[tuple[str, str], ...]
     jwks_ca_file: str
+    modules_dir: Path
+    modules_ca_file: str
     log_level: str
     log_format: str
     print_config: bool
@@ -75,6 +77,10 @@ def parse_settings(arguments: Sequence[str], environ: Mapping[str, str] = os.env
     option("max-streams", "5000", "ADS streams at a time")
     option("log-level", "info", "debug, info, warning, error")
     option("log-format", "json", "json or console")
+    option(
+        "modules-dir", "", "keeps the modules of plugins, for proxies of this host to read (default: beside the socket)"
+    )
+    option("modules-ca-file", "", "PEM file of further authorities to trust when fetching modules")
     option("jwks-ca-file", "", "PEM file of further authorities to trust when fetching keys")
     parser.add_argument(
         "--jwks-override",
@@ -112,6 +118,8 @@ def parse_settings(arguments: Sequence[str], environ: Mapping[str, str] = os.env
         max_streams=streams,
         jwks_override=overrides,
         jwks_ca_file=given.jwks_ca_file,
+        modules_dir=Path(given.modules_dir or api_socket.parent / "modules").absolute(),
+        modules_ca_file=given.modules_ca_file,
         log_level=given.log_level,
         log_format=given.log_format,
         print_config=given.print_config,

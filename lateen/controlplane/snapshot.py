@@ -11,12 +11,14 @@ from lateen.controlplane import clusters, names
 from lateen.controlplane.authorization import no_keys
 from lateen.controlplane.blobs import Blob, Blobs
 from lateen.controlplane.custom_authz import provider_services
+from lateen.controlplane.extensions import Extensions
 from lateen.controlplane.filters import service_cluster
 from lateen.controlplane.findings import Finding, Findings
 from lateen.controlplane.gateways import GatewayBuilder
 from lateen.controlplane.inbound import InboundScope, inbound_clusters, inbound_listeners
 from lateen.controlplane.listeners import Made, captured_listeners, explicit_listeners, routed_mapped_ports
 from lateen.controlplane.native_jwt import KeysOf
+from lateen.controlplane.plugins import ServingOf, WorkloadPlugins, nothing_served
 from lateen.controlplane.proxy import Mode, Proxy, ProxyClass, ProxyType
 from lateen.controlplane.references import check_references
 from lateen.controlplane.scope import Scope, mentioned_labels
@@ -31,6 +33,7 @@ from lateen.controlplane.virtual_hosts import (
 from lateen.mesh.diagnostics import Diagnostic, Severity
 from lateen.mesh.hosts import service_host
 from lateen.mesh.kinds import ResourceKey
+from lateen.mesh.plugins import Side, plugins_of
 from lateen.mesh.services import Service
 from lateen.mesh.view import MeshView
 from lateen.mesh.workloads import Workload
@@ -77,13 +80,16 @@ class _Part:
 class _ViewMemo:
     """What proxies share while the view stays the same. Each entry is a function of its key and the view."""
 
-    def __init__(self, view: MeshView, blobs: Blobs, keys: KeysOf = no_keys) -> None:
+    def __init__(
+        self, view: MeshView, blobs: Blobs, keys: KeysOf = no_keys, extensions: Extensions | None = None
+    ) -> None:
         self.view = view
         self.blobs = blobs
         self.keys = keys
+        self.extensions = extensions or Extensions(blobs)
         self._labels = mentioned_labels(view)
         self._parts: dict[ProxyClass, tuple[_Part, Scope]] = {}
-        self._listeners: dict[tuple[ProxyClass, Peer], tuple[Blob, ...]] = {}
+        self._listeners: dict[tuple[ProxyClass, Peer, WorkloadPlugins], tuple[Blob, ...]] = {}
         self._clusters: dict[tuple[object, ...], tuple[_Part, object]] = {}
 
     def labels(self, proxy: Proxy) -> dict[str, str]:
@@ -99,12 +105,13 @@ class _ViewMemo:
             scope = Scope(self.view, proxy.namespace, labels, proxy.mode, locality=locality)
             self._parts[key] = _outbound(scope, self), scope
         part, scope = self._parts[key]
-        peer = peer_of(self.view, workload)
-        own = scope.of_peer(peer)
+        peer, plugins = peer_of(self.view, workload), WorkloadPlugins(plugins_of(self.view, workload))
+        own = scope.of_workload(peer, plugins)
         if proxy.mode == Mode.REDIRECT:
-            if (key, peer) not in self._listeners:
-                self._listeners[key, peer] = tuple(_listener_blobs(self.blobs, captured_listeners(own)))
-            part = dataclasses.replace(part, blobs=part.blobs + self._listeners[key, peer])
+            mine = (key, peer, plugins)
+            if mine not in self._listeners:
+                self._listeners[mine] = tuple(_listener_blobs(self.blobs, captured_listeners(own)))
+            part = dataclasses.replace(part, blobs=part.blobs + self._listeners[mine])
         return part, own
 
     def clusters(self, scope: Scope, services: Iterable[Service]) -> list[Blob]:
@@ -131,15 +138,16 @@ class _ViewMemo:
 class Memo:
     """What snapshots of one control plane share: the interner for ever, translated parts for the newest view."""
 
-    def __init__(self, blobs: Blobs | None = None, keys: KeysOf = no_keys) -> None:
+    def __init__(self, blobs: Blobs | None = None, keys: KeysOf = no_keys, serving: ServingOf = nothing_served) -> None:
         self.blobs = blobs if blobs is not None else Blobs()
         self.keys = keys
+        self.extensions = Extensions(self.blobs, serving)
         self._newest: _ViewMemo | None = None
 
     def of(self, view: MeshView) -> _ViewMemo:
         """The parts made from `view`; those of another view are forgotten (their blobs live while someone holds them)."""
         if self._newest is None or self._newest.view is not view:
-            self._newest = _ViewMemo(view, self.blobs, self.keys)
+            self._newest = _ViewMemo(view, self.blobs, self.keys, self.extensions)
         return self._newest
 
 
@@ -161,14 +169,32 @@ def _sidecar(proxy: Proxy, workload: Workload | None, shared: _ViewMemo) -> Snap
     part, scope = shared.part(proxy, workload)
     view, blobs = shared.view, shared.blobs
     own = list(part.blobs)
-    if proxy.mode == Mode.NONE:
-        own.extend(_listener_blobs(blobs, explicit_listeners(scope, proxy)))
     findings = list(part.findings)
+    if proxy.mode == Mode.NONE:
+        findings.extend(_unmatched_ports(scope.plugins))
+        own.extend(_listener_blobs(blobs, explicit_listeners(scope, proxy)))
+    own.extend(shared.extensions.blobs(scope.plugins.plugins, proxy))
     if workload is not None:
         inbound = InboundScope.of(view, proxy, workload, shared.keys)
         own.extend(_listener_blobs(blobs, inbound_listeners(inbound)))
         own.extend(blobs.intern(names.CDS, c.name, c, origins) for c, origins in inbound_clusters(inbound))
     return Snapshot.of(_without_port_clashes(own), diagnostics(view, findings))
+
+
+def _unmatched_ports(plugins: WorkloadPlugins) -> Iterator[Finding]:
+    """The HTTP proxy of a loopback mesh is one listener for all ports, so that a client's plugin cannot choose among them."""
+    for plugin in plugins.plugins:
+        for index, entry in enumerate(plugin.match):
+            if (
+                not plugin.network
+                and entry.ports
+                and entry.sides == {Side.CLIENT}
+                and not plugin.holds(Side.CLIENT, None)
+            ):
+                message = (
+                    "a client's HTTP calls to all ports pass one listener in a loopback mesh: ports match none of them"
+                )
+                yield Finding(plugin.key, f"spec.match[{index}].ports", message)
 
 
 def _without_port_clashes(blobs: list[Blob]) -> list[Blob]:
@@ -258,6 +284,7 @@ def _gateway(proxy: Proxy, workload: Workload, shared: _ViewMemo) -> Snapshot:
     named |= {names.outbound_cluster(service.hostname, port) for service, port in provider_services(view)}
     made.extend(blob for blob in shared.clusters(scope, _with_ours(scope, services)) if blob.name in named)
     made.extend(_unknown(scope, blobs, made))
+    made.extend(shared.extensions.blobs(builder.plugins.plugins, proxy))
     return Snapshot.of(made, diagnostics(view, scope.findings))
 
 

@@ -1,6 +1,6 @@
 """How each proxy stands, as JSON-ready values: what `lateen proxy-status` and the console show."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from google.protobuf import descriptor_pool, json_format, message_factory
@@ -8,11 +8,12 @@ from google.protobuf import descriptor_pool, json_format, message_factory
 from lateen.controlplane.blobs import Blob
 from lateen.controlplane.connection import Connection
 from lateen.controlplane.metrics import SHORT_NAMES, Metrics
-from lateen.controlplane.names import SDS
+from lateen.controlplane.names import ECDS, SDS
 from lateen.controlplane.quarantine import Quarantined
 from lateen.controlplane.report import OriginPlace, place_of
 from lateen.controlplane.session import SyncState, TypeStatus
 from lateen.controlplane.snapshot import Snapshot
+from lateen.mesh.kinds import ResourceKey
 from lateen.mesh.view import MeshView
 
 _SECRET_FIELDS = ("privateKey", "password", "privateKeyProvider", "sessionTicketKeys", "genericSecret")
@@ -20,11 +21,19 @@ _HIDDEN = "[hidden]"
 
 
 def proxy_status(
-    connection: Connection, view: MeshView | None, now: float, quarantined: Sequence[Quarantined] = ()
+    connection: Connection,
+    view: MeshView | None,
+    now: float,
+    quarantined: Sequence[Quarantined] = (),
+    pending: Collection[ResourceKey] = (),
 ) -> dict[str, Any]:
-    """One proxy, as in GET /v1/proxies. What is `quarantined` counts as refused by every proxy that has the Envoy resource."""
+    """One proxy, as in GET /v1/proxies. What is `quarantined` counts as refused by every proxy that has the Envoy resource.
+
+    A proxy is not in sync while one of its plugins is `pending`: what it has instead is only there meanwhile.
+    """
     proxy = connection.proxy
     held = connection.snapshot.resources if connection.snapshot is not None else {}
+    waits = any(not set(blob.origins).isdisjoint(pending) for blob in held.get(ECDS, {}).values())
     aside = [q for q in quarantined if q.refused.name in held.get(q.refused.type_url, {})]
     return {
         "id": proxy.id,
@@ -35,7 +44,7 @@ def proxy_status(
         "identity": str(connection.peer),
         "address": proxy.address,
         "connected_at": connection.connected_at.isoformat(),
-        "synced": connection.session.synced and not (connection.session.refusals or aside or connection.error),
+        "synced": connection.session.synced and not (connection.session.refusals or aside or connection.error or waits),
         "error": connection.error,
         "types": {
             SHORT_NAMES[url]: _type_status(state, view, [q for q in aside if q.refused.type_url == url])

@@ -1,6 +1,6 @@
 """The pure work of the control plane behind one seam: resources to a view, a view to snapshots."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from lateen.controlplane.authorization import no_keys
@@ -8,6 +8,7 @@ from lateen.controlplane.blobs import Blob
 from lateen.controlplane.bound_policies import workload_limits, workload_policies
 from lateen.controlplane.native_findings import native_findings
 from lateen.controlplane.native_jwt import KeysOf
+from lateen.controlplane.plugins import ServingOf, nothing_served
 from lateen.controlplane.proxy import Proxy, ProxyType
 from lateen.controlplane.snapshot import Memo, Snapshot, snapshot_for
 from lateen.mesh.analysis import analyze
@@ -36,9 +37,15 @@ class Translator(Protocol):
 class MeshTranslator:
     """The real one. Policies and limits are bound once a view and shared by the services' streams."""
 
-    def __init__(self, keys: KeysOf = no_keys) -> None:
-        """Begin with an empty memory; `keys` are those that proxies verify tokens with."""
-        self._memo = Memo(keys=keys)
+    def __init__(
+        self,
+        keys: KeysOf = no_keys,
+        serving: ServingOf = nothing_served,
+        plugin_findings: Callable[[MeshView], Iterable[Diagnostic]] = lambda _: (),
+    ) -> None:
+        """Begin with an empty memory; `keys` are those that proxies verify tokens with, `serving` is what plugins run."""
+        self._memo = Memo(keys=keys, serving=serving)
+        self._plugin_findings = plugin_findings
         self._services: tuple[MeshView, Snapshot] | None = None
 
     def view(self, resources: Iterable[Located], mesh: MeshConfig) -> MeshView:
@@ -56,4 +63,4 @@ class MeshTranslator:
 
     def analyze(self, view: MeshView) -> tuple[Diagnostic, ...]:
         """See `Translator`."""
-        return (*analyze(view), *native_findings(view))
+        return (*analyze(view), *native_findings(view), *self._plugin_findings(view))

@@ -65,6 +65,11 @@ class Site:
         """The agent's socket for the proxy at this address."""
         return self.run.path / "sds" / f"{number}.sock"
 
+    @property
+    def modules(self) -> Path:
+        """Where the control plane keeps the modules of plugins, and every Envoy reads them."""
+        return self.run.path / "modules"
+
     def bootstrap(self, replica: Replica) -> Path:
         """What the agent writes for the replica's Envoy."""
         return self.run.path / "bootstrap" / f"{replica.number}.json"
@@ -95,7 +100,13 @@ def service_processes(site: Site, redis_url: str) -> list[ProcessSpec]:
         *("--config-dir", str(site.directory), "--mesh-config", str(site.mesh_config), *common),
         *("--api-socket", str(site.run.api_socket)),
         *("--http-address", f"{host(placement.CONTROL_PLANE)}:15014"),
-        *("--sds-socket", str(site.sds_socket(placement.CONTROL_PLANE)), *overrides),
+        *(
+            "--sds-socket",
+            str(site.sds_socket(placement.CONTROL_PLANE)),
+            "--modules-dir",
+            str(site.modules),
+            *overrides,
+        ),
     ]
     ca = [
         *("--state-dir", str(site.state_ca), "--address", f"{host(placement.CA)}:15013"),
@@ -132,6 +143,7 @@ def agent_config(site: Site, root_cert: Path) -> dict[str, Any]:
         "ads_address": site.ads_address,
         "trust_domain": site.trust_domain,
         "http_address": f"{site.host(placement.AGENT)}:15020",
+        "modules_dir": str(site.modules),
     }
 
 

@@ -92,6 +92,11 @@ CODES: Mapping[str, str] = MappingProxyType(
         "LTN0303": "a CUSTOM policy names a provider that cannot be asked, so what it matches is denied",
         "LTN0304": "a label names an enforcement engine that does not exist",
         "LTN0305": "a policy that no engine can enforce, so its workloads deny everything",
+        # ours: plugins (controlplane)
+        "LTN0401": "the module of a plugin cannot be had, or is not the one that sha256 names",
+        "LTN0402": "the module of a plugin cannot run in Envoy",
+        "LTN0403": "the name or configuration of a plugin does not fit its module",
+        "LTN0404": "a Lua script cannot run in Envoy",
         # ours: the text of a file
         "LTN0001": "the file is not well-formed YAML",
         "LTN0002": "a key stands twice in one mapping",

@@ -16,7 +16,6 @@ _NOT_MODELLED: Mapping[str, frozenset[str]] = {
     "gateway.networking.k8s.io": frozenset(
         {"GRPCRoute", "TCPRoute", "TLSRoute", "UDPRoute", "BackendTLSPolicy", "ListenerSet"}
     ),
-    "extensions.istio.io": frozenset({"TrafficExtension"}),
     "lateen.dev": frozenset({"Local", "MeshConfig"}),
 }
 """Kinds of our own groups that exist but are not resources of the mesh, or not yet."""

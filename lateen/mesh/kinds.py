@@ -114,6 +114,15 @@ _ALL = (
     ),
     KindInfo("WasmPlugin", "WasmPlugin", "extensions.istio.io", ("v1alpha1",), "wasmplugins", (), "wasmplugin"),
     KindInfo(
+        "TrafficExtension",
+        "TrafficExtension",
+        "extensions.istio.io",
+        ("v1alpha1",),
+        "trafficextensions",
+        (),
+        "trafficextension",
+    ),
+    KindInfo(
         "Telemetry", "Telemetry", "telemetry.istio.io", ("v1", "v1alpha1"), "telemetries", ("telemetry",), "telemetry"
     ),
     KindInfo(

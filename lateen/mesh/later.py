@@ -46,7 +46,8 @@ LATER: Mapping[str, Mapping[str, str]] = {
     "WorkloadEntry": {"spec.network": "every endpoint is taken to be reachable directly"},
     "GatewayClass": {"spec.parametersRef": ""},
     "EnvoyFilter": {"spec": "rate limits and authorization have resources of their own"},
-    "WasmPlugin": {"spec": ""},
+    "WasmPlugin": {"spec.verificationKey": "Istio does not implement it either: pin the module with sha256"},
+    "TrafficExtension": {"spec.wasm.verificationKey": "Istio does not implement it either: pin the module with sha256"},
     "Telemetry": {"spec": "metrics and access logs are always on"},
     "ProxyConfig": {"spec": ""},
     "MeshConfig": {

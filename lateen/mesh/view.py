@@ -30,7 +30,9 @@ from lateen.mesh.selectors import SelectorIndex
 from lateen.mesh.serviceentry import ServiceEntry
 from lateen.mesh.services import Endpoint, Service, ServicePort, from_kubernetes, from_service_entry
 from lateen.mesh.sidecar import OutboundTrafficPolicy, Sidecar
+from lateen.mesh.trafficextension import TrafficExtension
 from lateen.mesh.virtualservice import VirtualService
+from lateen.mesh.wasmplugin import WasmPlugin
 from lateen.mesh.workload import WorkloadEntry
 from lateen.mesh.workloads import GATEWAY_NAME_LABEL, Workload, workloads_of
 from lateen.mesh.yaml_source import SourceMap
@@ -78,6 +80,10 @@ class MeshView:
         self._authorization = Policies(self._all(AuthorizationPolicy), self.root_namespace)
         self._authentication = Policies(self._all(RequestAuthentication), self.root_namespace)
         self._rate_limits = Policies(self._all(RateLimitPolicy), self.root_namespace)
+        self.plugins: tuple[WasmPlugin | TrafficExtension, ...] = tuple(
+            oldest_first((*self._all(WasmPlugin), *self._all(TrafficExtension)))
+        )
+        self._plugins = Policies(self.plugins, self.root_namespace)
         self._istio_gateways = SelectorIndex((gateway.spec.selector, gateway) for gateway in self._all(istio.Gateway))
         self._grants = Grants(self._all(gatewayapi.ReferenceGrant))
         self._attachments = Attachments(
@@ -249,6 +255,10 @@ class MeshView:
     def rate_limit_policies(self, workload: Workload) -> tuple[RateLimitPolicy, ...]:
         """All that apply to a workload, oldest first."""
         return self._rate_limits.applying(*self._target(workload))
+
+    def plugins_of(self, workload: Workload) -> tuple[WasmPlugin | TrafficExtension, ...]:
+        """All that apply to a workload, oldest first; `lateen.mesh.plugins` puts them into the order of a chain."""
+        return self._plugins.applying(*self._target(workload))
 
     def _target(self, workload: Workload) -> tuple[str, Mapping[str, str], str | None]:
         gateway = self.k8s_gateway_of(workload)

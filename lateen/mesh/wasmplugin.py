@@ -125,12 +125,9 @@ class VmConfig(Spec):
         return self
 
 
-class WasmPluginSpec(Spec):
-    """The module and where it runs."""
+class WasmConfig(Spec):
+    """The module, and what it is given."""
 
-    selector: LabelSelector | None = None
-    target_ref: PolicyTargetReference | None = None
-    target_refs: TargetRefs = ()
     url: Annotated[str, Field(min_length=1), AfterValidator(_module_url)]
     sha256: Annotated[str, Field(pattern=r"^$|^[a-f0-9]{64}$")] | None = None
     image_pull_policy: PullPolicy | None = None
@@ -138,12 +135,20 @@ class WasmPluginSpec(Spec):
     verification_key: str | None = None
     plugin_config: FreeForm = {}
     plugin_name: Annotated[str, Field(min_length=1, max_length=256)] | None = None
-    phase: PluginPhase | None = None
-    priority: Int32 | None = None
     fail_strategy: FailStrategy | None = None
     vm_config: VmConfig | None = None
-    match: tuple[TrafficSelector, ...] = ()
     type: PluginType | None = None
+
+
+class WasmPluginSpec(WasmConfig):
+    """The module and where it runs."""
+
+    selector: LabelSelector | None = None
+    target_ref: PolicyTargetReference | None = None
+    target_refs: TargetRefs = ()
+    phase: PluginPhase | None = None
+    priority: Int32 | None = None
+    match: tuple[TrafficSelector, ...] = ()
 
     @model_validator(mode="after")
     def _one_target(self) -> "WasmPluginSpec":

@@ -79,6 +79,7 @@ def test_the_node_is_istios() -> None:
         "MESH_ID": "cluster.local",
         "ISTIO_VERSION": "0.1.0",
         "APP_ADDRESS": "127.8.2.2",
+        "LATEEN_MODULES_DIR": "",
     }
 
 

@@ -119,7 +119,7 @@ def _owned_elsewhere(code: str) -> bool:
     return (
         code in OTHER_OWNERS
         or (code.startswith("IST") and code != "IST0106")
-        or code.startswith(("LTN02", "LTN03", "LTN09"))
+        or code.startswith(("LTN02", "LTN03", "LTN04", "LTN09"))
     )
 
 

@@ -1,0 +1,42 @@
+"""The ECDS resources of plugins, each made once and shared by the proxies that have it for as long as one has it."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from lateen.controlplane import names
+from lateen.controlplane.blobs import Blob, Blobs
+from lateen.controlplane.plugins import ServingOf, WasmServing, extension_config, nothing_served, resource_name
+from lateen.controlplane.proxy import Proxy
+from lateen.mesh.plugins import Plugin
+
+
+class Extensions:
+    """Makes and remembers the resources. A module goes by its path to proxies that can read it, and as it is to all others."""
+
+    def __init__(self, interner: Blobs, serving: ServingOf = nothing_served) -> None:
+        """`serving` says what there is of each plugin now; it may be asked from any thread."""
+        self._interner = interner
+        self._serving = serving
+        self._made: weakref.WeakValueDictionary[tuple[object, ...], Blob] = weakref.WeakValueDictionary()
+
+    def blobs(self, plugins: Iterable[Plugin], proxy: Proxy) -> Iterator[Blob]:
+        """The resources of one proxy."""
+        for plugin in plugins:
+            yield self._blob(plugin, proxy)
+
+    def _blob(self, plugin: Plugin, proxy: Proxy) -> Blob:
+        serving = self._serving(plugin.key)
+        code_path = ""
+        if isinstance(serving, WasmServing) and str(Path(serving.path).parent) != proxy.modules_dir:
+            code_path = serving.path
+        key = (resource_name(plugin), plugin.fail_open, serving, code_path)
+        found = self._made.get(key)
+        if found is None:
+            code = Path(code_path).read_bytes() if code_path else None
+            message = extension_config(plugin, serving, code)
+            found = self._interner.intern(names.ECDS, message.name, message, [plugin.key])
+            self._made[key] = found
+        return found

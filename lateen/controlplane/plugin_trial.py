@@ -1,0 +1,141 @@
+"""Does Envoy take it? Modules and scripts are loaded once in an `envoy --mode validate` of their own, before any proxy sees them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import resource
+import shutil
+import signal
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Protocol
+
+from google.protobuf import json_format
+
+from lateen.controlplane.plugins import LuaServing, Serving, filter_config
+from lateen.controlplane.protos import packed
+from lateen.envoy_binary import envoy_path
+from lateen.envoyapi.envoy.config.bootstrap.v3 import bootstrap_pb2
+from lateen.envoyapi.envoy.config.listener.v3 import listener_components_pb2 as lc
+from lateen.envoyapi.envoy.config.route.v3 import route_pb2
+from lateen.envoyapi.envoy.extensions.filters.http.router.v3 import router_pb2
+from lateen.envoyapi.envoy.extensions.filters.network.http_connection_manager.v3 import (
+    http_connection_manager_pb2 as hcm,
+)
+from lateen.mesh.kinds import ResourceKey
+from lateen.mesh.plugins import Phase, Plugin
+
+_SECONDS: Final = 180.0
+_CPU_SECONDS: Final = 120
+_MAX_OUTPUT: Final = 256 * 1024
+_MAX_REASONS: Final = 20
+_LOGGED: Final = re.compile(r"\[(?:error|critical)\]\[wasm\].*? wasm log [^:]*: (.*)")
+_FAILED: Final = re.compile(r"Wasm VM failed (.*)")
+_REFUSED: Final = re.compile(r"error initializing configuration '[^']*': (.*)", re.DOTALL)
+_LUA: Final = re.compile(r"script load error: \[string .*?\]:(\d+): (.*)", re.DOTALL)
+_OBVIOUS: Final = frozenset({"Failed to configure base Wasm plugin", "Failed to load Wasm code"})
+
+
+class TrialUnavailableError(Exception):
+    """There is no Envoy here to try anything with."""
+
+
+class Trial(Protocol):
+    """Tries what is to be served."""
+
+    async def __call__(self, servings: Sequence[Serving]) -> str:
+        """Why Envoy refuses one of them; empty when it takes all. TrialUnavailableError when that cannot be known."""
+        ...
+
+
+class EnvoyTrial:
+    """The real one: a process that is bounded in time and CPU, and runs at low priority."""
+
+    def __init__(self, seconds: float = _SECONDS) -> None:
+        """`seconds` bound one trial."""
+        self._seconds = seconds
+
+    async def __call__(self, servings: Sequence[Serving]) -> str:
+        """See `Trial`."""
+        try:
+            envoy = envoy_path()
+        except FileNotFoundError as error:
+            raise TrialUnavailableError(str(error)) from None
+        with tempfile.TemporaryDirectory(prefix="lateen-trial-") as directory:
+            config = Path(directory) / "envoy.json"
+            config.write_text(trial_config(servings))
+            nice = shutil.which("nice")
+            command = [*((nice, "-n", "10") if nice else ()), str(envoy), "-c", str(config), "--mode", "validate"]
+            command += ["--disable-hot-restart", "-l", "error", "--concurrency", "1"]
+            return await self._run(command)
+
+    async def _run(self, command: Sequence[str]) -> str:
+        # Nothing of our environment is a module's business.
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+            env={"PATH": os.defpath}, start_new_session=True,
+        )  # fmt: skip
+        try:
+            with contextlib.suppress(ProcessLookupError):
+                # Should we die meanwhile, an endless loop ends all the same.
+                resource.prlimit(process.pid, resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
+            async with asyncio.timeout(self._seconds):
+                output = await _bounded(process)
+                status = await process.wait()
+        except TimeoutError:
+            return f"it did not start within {self._seconds:g} s"
+        finally:
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                await process.wait()
+        if status == 0:
+            return ""
+        if status == -signal.SIGXCPU:
+            return f"it did not start within {_CPU_SECONDS} s of CPU"
+        return reason(output) or f"envoy ended with status {status}"
+
+
+async def _bounded(process: asyncio.subprocess.Process) -> str:
+    """The first part of what it says; the rest is read and forgotten."""
+    kept = bytearray()
+    while process.stdout is not None and (chunk := await process.stdout.read(65_536)):
+        kept += chunk[: _MAX_OUTPUT - len(kept)]
+    return kept.decode(errors="replace")
+
+
+def reason(output: str) -> str:
+    """Envoy's words about a module or script, the module's own first; of a Lua script: `line N: ...`."""
+    refused = _REFUSED.search(output)
+    text = refused[1].strip() if refused else ""
+    script = _LUA.search(text)
+    if script:
+        return f"line {script[1]}: {script[2].strip()}"
+    said = list(dict.fromkeys(line.strip() for line in _LOGGED.findall(output)))[:_MAX_REASONS]
+    failed = [line.strip() for line in _FAILED.findall(output) if line.strip() not in _OBVIOUS]
+    return "; ".join(said) or "; ".join(dict.fromkeys(failed)) or text
+
+
+def trial_config(servings: Sequence[Serving]) -> str:
+    """A bootstrap with all of them in one chain: plugins that share a VM are compiled once."""
+    chain = lc.FilterChain()
+    manager = hcm.HttpConnectionManager(stat_prefix="trial", route_config=route_pb2.RouteConfiguration(name="trial"))
+    for index, serving in enumerate(servings):
+        network = not isinstance(serving, LuaServing) and serving.network
+        plugin = Plugin(ResourceKey("WasmPlugin", "trial", str(index)), Phase.LAST, network, False, ())  # noqa: FBT003
+        config = packed(filter_config(plugin, serving))
+        if network:
+            chain.filters.add(name=str(index), typed_config=config)
+        else:
+            manager.http_filters.add(name=str(index), typed_config=config)
+    manager.http_filters.add(name="router", typed_config=packed(router_pb2.Router()))
+    chain.filters.add(name="http", typed_config=packed(manager))
+    message = bootstrap_pb2.Bootstrap()
+    message.node.id = message.node.cluster = "lateen-trial"
+    listener = message.static_resources.listeners.add(name="trial", filter_chains=[chain])
+    listener.address.socket_address.address, listener.address.socket_address.port_value = "127.0.0.1", 0
+    return json_format.MessageToJson(message, preserving_proto_field_name=True)
