@@ -5,13 +5,15 @@ from filters.sdk.config import ConfigError, FilterConfig
 from filters.sdk.filter import HttpFilter
 from filters.sdk.headers import Headers
 from filters.sdk.host import CpuLimitExceeded, HostError
-from filters.sdk.messages import BodyTooLargeError, Request, Response
+from filters.sdk.messages import Request, Response
 from filters.sdk.metrics import Counter, Gauge, Histogram
 from filters.sdk.properties import Properties
 from filters.sdk.shared import SharedData
+from filters.sdk.streaming import BodyTooLargeError, Chunk
 
 __all__ = [
     "BodyTooLargeError",
+    "Chunk",
     "ConfigError",
     "Counter",
     "CpuLimitExceeded",

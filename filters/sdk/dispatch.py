@@ -14,8 +14,9 @@ from filters.sdk.config import ConfigError, decode_config
 from filters.sdk.filter import HttpFilter, overrides, registry
 from filters.sdk.headers import KeptHeaders, encode_pairs, parse_pairs
 from filters.sdk.logs import install_streams, log_exception, say
-from filters.sdk.messages import BodyTooLargeError, LiveResponse, Request, Response
+from filters.sdk.messages import LiveResponse, Request, Response
 from filters.sdk.options import OPTIONS_KEY, Options
+from filters.sdk.streaming import BodyChunks, BodyTooLargeError, ChunkWait
 from filters.sdk.waiting import BodyWait, CallWait
 
 MOST_ROOTS = 1000
@@ -44,7 +45,7 @@ class Root:
 class Stream:
     """A request that is remembered between callbacks."""
 
-    __slots__ = ("failed", "id", "request", "response", "root", "task", "waits")
+    __slots__ = ("chunks", "failed", "id", "request", "response", "root", "task", "waits")
 
     def __init__(self, root: Root, stream: int, request: Request | None = None) -> None:
         self.root = root
@@ -52,7 +53,8 @@ class Stream:
         self.request = request or Request()
         self.response: LiveResponse | None = None
         self.task: Coroutine[object, object, object] | None = None
-        self.waits: BodyWait | CallWait | None = None
+        self.waits: BodyWait | CallWait | ChunkWait | None = None
+        self.chunks: BodyChunks | None = None
         self.failed = False
 
     def live_response(self) -> LiveResponse:
@@ -201,6 +203,7 @@ def on_response_headers(stream: int, count: int, ended: int, parent: int) -> int
         _forget(found)
         if found.root.keeps:
             streams[stream] = found
+    found.chunks = None
     response = found.live_response()
     response.live._ended = bool(ended)  # noqa: SLF001
     try:
@@ -293,9 +296,13 @@ def _body(stream: Stream | None, direction: int, size: int | None, *, ended: boo
     waits = stream.waits
     live = stream.request if direction == host.REQUEST else stream.live_response().live
     try:
+        if stream.chunks is not None and stream.chunks.direction == direction:
+            stream.chunks.arrive(size, ended=ended)
+            return _wait(stream, direction, waits) if isinstance(waits, ChunkWait) else host.PAUSE
         if isinstance(waits, BodyWait) and size is not None and size > waits.limit:
             stream.waits = None
             return _advance(stream, direction, None, BodyTooLargeError(f"the body is larger than {waits.limit} bytes"))
+        live._arrived = size if size is not None else live._arrived  # noqa: SLF001
         if not ended:
             return host.PAUSE
         if isinstance(waits, BodyWait):
@@ -319,11 +326,14 @@ def _advance(stream: Stream, direction: int, value: object, error: Exception | N
         if not stream.root.keeps:
             streams.pop(stream.id, None)
         result = end.value
+        left = stream.chunks
     except BaseException as failure:  # noqa: BLE001
         return _fail(stream, failure, direction)
     else:
         return _wait(stream, direction, waits)
     try:
+        if left is not None:
+            left.settle()
         return _answer(stream, result)
     except BaseException as failure:  # noqa: BLE001
         return _fail(stream, failure, direction)
@@ -331,7 +341,7 @@ def _advance(stream: Stream, direction: int, value: object, error: Exception | N
 
 def _wait(stream: Stream, direction: int, waits: object) -> int:
     """Remember what a coroutine waits for."""
-    if not isinstance(waits, (BodyWait, CallWait)):
+    if not isinstance(waits, (BodyWait, CallWait, ChunkWait)):
         return _fail(stream, TypeError(f"a filter cannot await {waits!r}: only bodies and HTTP calls"), direction)
     if exported is not None and "on_http_call_response" not in exported:
         return _fail(
@@ -343,7 +353,23 @@ def _wait(stream: Stream, direction: int, waits: object) -> int:
         return _fail(stream, RuntimeError("the request has left: its body can only be read in on_request"), direction)
     stream.waits = waits
     streams[stream.id] = stream
-    return host.PAUSE
+    return _next_chunk(stream, waits.chunks) if isinstance(waits, ChunkWait) else host.PAUSE
+
+
+def _next_chunk(stream: Stream, chunks: BodyChunks) -> int:
+    """Hand out what has come, or let what is done go on and wait."""
+    stream.chunks = chunks
+    try:
+        chunks.settle()
+        if not chunks.ready():
+            return chunks.pass_on()
+        stream.waits = None
+        chunk = chunks.take()
+    except BodyTooLargeError as error:
+        return _advance(stream, chunks.direction, None, error)
+    except BaseException as error:  # noqa: BLE001
+        return _fail(stream, error, chunks.direction)
+    return _advance(stream, chunks.direction, chunk)
 
 
 def _advance_tick(task: Coroutine[object, object, object], value: object) -> None:

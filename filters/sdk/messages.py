@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from filters.sdk import host
 from filters.sdk.headers import Headers, LiveHeaders, OwnHeaders
 from filters.sdk.properties import Properties
+from filters.sdk.streaming import BodyChunks, BodyTooLargeError
 from filters.sdk.urls import parse_cookies, parse_query
 from filters.sdk.waiting import BodyWait
 
@@ -16,30 +17,51 @@ DEFAULT_BODY_LIMIT = 1024 * 1024
 LOWEST_STATUS, HIGHEST_STATUS = 200, 599
 
 
-class BodyTooLargeError(Exception):
-    """A body is larger than the limit it was asked for with."""
-
-
 class _Live:
     """A message that passes through Envoy."""
 
-    __slots__ = ("_body", "_direction", "_ended", "headers")
+    __slots__ = ("_arrived", "_body", "_direction", "_ended", "_read", "headers")
 
     def __init__(self, direction: int, headers: int, *, ended: bool = False) -> None:
         self.headers: Headers = LiveHeaders(headers)
         self._direction = direction
         self._body: bytes | None = None
         self._ended = ended
+        self._arrived = 0  # bytes that came while the filter waited for something else
+        self._read = False
 
     async def body(self, limit: int | None = None) -> bytes:
         """The whole body; the message waits in Envoy until it is there. More than `limit` bytes raises BodyTooLargeError."""
         if self._ended:
             return b""
         if self._body is None:
+            self._start_reading()
             self._body = await BodyWait(self._direction, DEFAULT_BODY_LIMIT if limit is None else limit)
         if limit is not None and len(self._body) > limit:
             raise BodyTooLargeError(f"the body is larger than {limit} bytes")
         return self._body
+
+    def body_chunks(self, limit: int | None = None, *, replace: bool = False) -> BodyChunks:
+        """The body piece by piece, as it comes: `async for chunk in request.body_chunks()`.
+
+        The headers wait for the first chunk: until the loop asks for the second they can be changed, or an answer be returned.
+        `replace` allows `chunk.data = ...` and takes content-length away. More than `limit` bytes in all raise BodyTooLargeError.
+        """
+        if self._ended:
+            return BodyChunks(self._direction)
+        if replace:
+            self.headers.pop("content-length", None)
+        return BodyChunks(self._direction, self._start_chunks, limit=limit, replace=replace)
+
+    def _start_chunks(self) -> tuple[int, bool]:
+        """Bytes that are there when the first chunk is asked for, and whether that is all."""
+        self._start_reading()
+        return self._arrived, self._body is not None
+
+    def _start_reading(self) -> None:
+        if self._read:
+            raise RuntimeError("the body has been read already, or is being read")
+        self._read = True
 
     async def text(self, limit: int | None = None) -> str:
         """The body, decoded as UTF-8."""
@@ -159,6 +181,10 @@ class Response:
         """The body, parsed as JSON."""
         return json.loads(await self.body(limit))
 
+    def body_chunks(self, limit: int | None = None, *, replace: bool = False) -> BodyChunks:
+        """The body piece by piece: only of a response that is on its way."""
+        raise RuntimeError("this response is no stream: its body is in `content`")
+
     def set_body(self, body: bytes | str) -> None:
         """Replace the body."""
         if isinstance(body, str):
@@ -200,6 +226,10 @@ class LiveResponse(Response):
 
     async def body(self, limit: int | None = None) -> bytes:
         return await self.live.body(limit)
+
+    def body_chunks(self, limit: int | None = None, *, replace: bool = False) -> BodyChunks:
+        """The body piece by piece; see `Request.body_chunks`."""
+        return self.live.body_chunks(limit, replace=replace)
 
     def set_body(self, body: bytes | str) -> None:
         self.live.set_body(body)

@@ -132,7 +132,7 @@ def _stage(stage: Path, files: dict[str, Path], imported: tuple[str, ...]) -> tu
     spec = importlib.util.find_spec(SDK)
     if spec is None or spec.origin is None:
         raise BuildError(f"{SDK} is not installed")
-    shutil.copytree(Path(spec.origin).parent, stage / SDK, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(Path(spec.origin).parent, stage / SDK, ignore=shutil.ignore_patterns("__pycache__", "testing"))
     for module, path in files.items():
         target = stage / Path(*module.split("."))
         target = target / "__init__.py" if path.name == "__init__.py" else target.with_suffix(".py")

@@ -122,7 +122,7 @@ def add_fast_path(shim: Shim, arena: Arena, slow: str, outcome: int, new_request
         if_(local(task), call("Py_DecRef", local(task))),
         call("Py_DecRef", local(result)),
         assign_variable("__stack_pointer", add(local(frame), const(32))),
-        call("check_pool", local(place)),
+        call("check_pool", local(place), equal(local(sent), const(WAITS))),
         call("forget_headers"),
         local(action),
     )
@@ -180,11 +180,12 @@ def _fill_pool(pool: int, cell: int, name: int) -> Function:
 
 
 def _check_pool() -> Function:
-    """(place): give up the request there if somebody else holds it, or its headers, or has given it other headers."""
-    function = Function("check_pool", "i")
+    """(place, used): give up the request there if it is used further, or somebody holds it or its headers, or has changed them."""
+    function = Function("check_pool", "ii")
+    held = or_(differ(load(load(local(0))), const(1)), differ(load(load(local(0), 4)), const(2)))
     function.emit(
         if_(
-            or_(differ(load(load(local(0))), const(1)), differ(load(load(local(0), 4)), const(2))),
+            or_(local(1), held),
             join(
                 call("Py_DecRef", load(local(0), 4)),
                 call("Py_DecRef", load(local(0))),

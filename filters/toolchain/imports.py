@@ -42,6 +42,7 @@ IMPOSSIBLE: Mapping[str, str] = {
         ("sqlite3", "dbm", "shelve", "mmap", "tempfile", "shutil", "fcntl"),
         "there are no files in Wasm: use self.shared, or configuration",
     ),
+    "lateen_filter.testing": "the test kit stays out of the module: import it in tests only",
     **dict.fromkeys(("ctypes", "cffi", "_ctypes"), "there is no dynamic linking in Wasm"),
     **dict.fromkeys(("tkinter", "curses", "readline", "termios"), "there is no terminal in Wasm"),
 }

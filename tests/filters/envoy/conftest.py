@@ -7,6 +7,7 @@ import pytest
 
 from filters.toolchain.build import Built, build
 from filters.toolchain.local_envoy import Chain, Placed
+from tests.filters.envoy.application import application
 from tests.filters.envoy.envoys import FilterEnvoy
 
 SEED = 7
@@ -33,6 +34,7 @@ def envoy(module: Path) -> Iterator[FilterEnvoy]:
         Chain([Placed("maintenance", {"message": "soon\n", "retryAfter": 5, "rules": RULES})], name="maintenance"),
         Chain([Placed("maintenance", {"message": "both\n"}), Placed("cases", {})], name="both"),
     ]
-    running = FilterEnvoy(module, chains)
-    yield running
-    running.stop()
+    with application() as upstream:
+        running = FilterEnvoy(module, chains, upstream=upstream)
+        yield running
+        running.stop()

@@ -4,7 +4,7 @@ import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import httpx
@@ -19,14 +19,16 @@ STOP_SECONDS = 20.0
 class FilterEnvoy:
     """Envoy with one listener for each chain; requests that pass the filters are answered with method and path."""
 
-    def __init__(self, module: Path, chains: Sequence[Chain], *, wait: bool = True) -> None:
+    def __init__(
+        self, module: Path, chains: Sequence[Chain], *, upstream: tuple[str, int] | None = None, wait: bool = True
+    ) -> None:
         # Unix sockets need short paths.
         self._directory = tempfile.TemporaryDirectory(prefix="lt-")
         directory = Path(self._directory.name)
         self.log_path = directory / "envoy.log"
         admin = directory / "admin"
         config = directory / "envoy.json"
-        config.write_text(bootstrap(module, chains, echo_path=str(directory / "echo")))
+        config.write_text(bootstrap(module, chains, upstream=upstream, echo_path=str(directory / "echo")))
         command = [str(envoy_path()), "-c", str(config), "--concurrency", "1", "--disable-hot-restart"]
         command += ["-l", "warning", "--component-log-level", "wasm:info"]
         command += ["--admin-address-path", str(admin)]
@@ -63,7 +65,7 @@ class FilterEnvoy:
         *,
         listener: str = "closed",
         headers: Sequence[tuple[str, str]] = (),
-        content: bytes | None = None,
+        content: bytes | Iterable[bytes] | None = None,
     ) -> httpx.Response:
         """One request on a connection of its own."""
         url = f"http://127.0.0.1:{self.ports[listener]}{path}"

@@ -66,6 +66,9 @@ class Cases(HttpFilter):
             response.set_body((await response.text()).upper())
         elif request.path == "/response/error":
             raise RuntimeError("on_response is broken")
+        elif request.path == "/response/chunks":
+            async for chunk in response.body_chunks(replace=True):
+                chunk.data = chunk.data.upper() + (b"<end>" if chunk.last else b"")
         elif request.path == "/response/replace":
             return Response(502, "replaced\n")
         return None
@@ -205,6 +208,61 @@ class Cases(HttpFilter):
                 name_of(lambda: open("/etc/passwd")),
             ]
         )
+
+    # Bodies piece by piece
+
+    async def case_chunks(self, request: Request) -> Response:
+        sizes, last = [], []
+        async for chunk in request.body_chunks():
+            sizes.append(len(chunk.data))
+            last.append(chunk.last)
+        return Response.of_json({"length": sum(sizes), "count": len(sizes), "last": last.count(True), "end": last[-1:]})
+
+    async def case_chunks_replace(self, request: Request) -> None:
+        total = 0
+        async for chunk in request.body_chunks(replace=True):
+            if total == 0:
+                request.headers["x-rule"] = "first"
+            total += len(chunk.data)
+            chunk.data = chunk.data.upper() + (f"<{total}>".encode() if chunk.last else b"")
+
+    async def case_chunks_hold(self, request: Request) -> None:
+        held = b""
+        async for chunk in request.body_chunks(replace=True):
+            held += chunk.data
+            chunk.data = held[::-1] if chunk.last else b""
+
+    async def case_chunks_call(self, request: Request) -> None:
+        async for chunk in request.body_chunks(replace=True):
+            answer = await self.http.get("upstream", "/called")
+            chunk.data = chunk.data.replace(b"x", b"xx") + (str(answer.status).encode() if chunk.last else b"")
+
+    async def case_chunks_after_call(self, request: Request) -> None:
+        await self.http.get("upstream", "/called")
+        async for chunk in request.body_chunks(replace=True):
+            chunk.data = chunk.data.upper()
+
+    async def case_chunks_left(self, request: Request) -> None:
+        async for chunk in request.body_chunks(replace=True):
+            chunk.data = b"<" + chunk.data
+            break
+
+    async def case_chunks_limit(self, request: Request) -> Response:
+        return Response(200, str(sum([len(chunk.data) async for chunk in request.body_chunks(limit=1000)])))
+
+    async def case_chunks_answer(self, request: Request) -> Response | None:
+        async for chunk in request.body_chunks():
+            if b"evil" in chunk.data:
+                return Response(403, "evil\n")
+        return None
+
+    async def case_chunks_twice(self, request: Request) -> Response:
+        first = len([chunk async for chunk in request.body_chunks()])
+        try:
+            await request.body()
+        except RuntimeError as error:
+            return Response(200, f"{first > 0} {error}")
+        return Response(500)
 
     # Failures
 

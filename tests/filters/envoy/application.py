@@ -1,0 +1,67 @@
+"""The application behind the filters: it answers with method, path and rule, or below /chunks with the body it was sent."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+PIECES = (b"one ", b"two ", b"three")
+"""What is sent for /response/chunks, a chunk each."""
+
+
+class Application(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def do_POST(self) -> None:
+        self._answer()
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Nothing is logged."""
+
+    def _answer(self) -> None:
+        body = self._body()
+        if self.path.startswith("/response/chunks"):
+            self._answer_in_pieces()
+            return
+        if not self.path.startswith("/chunks"):
+            body = f"{self.command} {self.path} {self.headers.get('x-rule', '-')}\n".encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.send_header("x-was-chunked", self.headers.get("transfer-encoding", "no"))
+        self.send_header("x-rule-was", self.headers.get("x-rule", "-"))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _answer_in_pieces(self) -> None:
+        self.send_response(200)
+        self.send_header("transfer-encoding", "chunked")
+        self.end_headers()
+        for piece in (*PIECES, b""):
+            self.wfile.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
+            self.wfile.flush()
+
+    def _body(self) -> bytes:
+        if self.headers.get("transfer-encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("content-length", "0")))
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
+
+
+@contextmanager
+def application() -> Iterator[tuple[str, int]]:
+    """Its address while it runs."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Application)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield ("127.0.0.1", server.server_port)
+    server.shutdown()
+    server.server_close()
+    thread.join()
