@@ -27,6 +27,8 @@ from lateen.local.rundir import RunInfo, live_runs
 
 READY_SECONDS = 15.0
 POLL_SECONDS = 0.05
+_DENIAL = "x-lateen-denial"
+"""The header that ext_authz gives a denial, and Envoy itself does not."""
 OK, UNAUTHORIZED, FORBIDDEN, TOO_MANY = 200, 401, 403, 429
 
 
@@ -199,6 +201,8 @@ def check_enforcement(variant: Variant, target: Target) -> None:
         status, said = ask(target, path, sent)
         if status != expected:
             raise LoadError(f"{target.host}{path} should have answered {expected}, not {said}")
+        if expected == FORBIDDEN and (_DENIAL in said.lower()) is variant.native:
+            raise LoadError(f"{target.host} is enforced by another engine than measured: {said}")
 
 
 def take_samples(plan: Plan, generator: Generator, ways: Sequence[Way]) -> list[Sample]:

@@ -17,6 +17,8 @@ class Variant:
     authorized: bool = False
     token: bool = False
     limited: bool = False
+    native: bool = False
+    """Decided by the sidecar's own filters instead of ext_authz."""
 
     @property
     def host(self) -> str:
@@ -26,7 +28,9 @@ class Variant:
 VARIANTS = (
     Variant("mtls", "gateway, mTLS, sidecar"),
     Variant("authz", "  + AuthorizationPolicy", authorized=True),
+    Variant("authznative", "  + AuthorizationPolicy, native", authorized=True, native=True),
     Variant("jwt", "  + AuthorizationPolicy, JWT", authorized=True, token=True),
+    Variant("jwtnative", "  + AuthorizationPolicy, JWT, native", authorized=True, token=True, native=True),
     Variant("limit", "  + RateLimitPolicy", limited=True),
     Variant("all", "  + all of these", authorized=True, token=True, limited=True),
 )

@@ -40,6 +40,8 @@ class Enforcing(BaseHTTPRequestHandler):
             type(self).probes += 1
             status = 200 if self.probes == 1 else 429
         self.send_response(status)
+        if status == 403 and self.lax != "engine":
+            self.send_header("x-lateen-denial", "0" * 16)
         self.send_header("content-length", "0")
         self.end_headers()
 
@@ -73,6 +75,17 @@ def test_a_variant_that_refuses_what_it_must_is_measured() -> None:
 def test_a_policy_that_is_not_in_force_aborts(lax: str, expected: int) -> None:
     with gateway(lax) as target, pytest.raises(LoadError, match=f"should have answered {expected}, not 200"):
         check_enforcement(BY_NAME["all"], target)
+
+
+@pytest.mark.parametrize(("lax", "name"), [("engine", "all"), ("", "jwtnative")])
+def test_a_variant_that_another_engine_decides_about_aborts(lax: str, name: str) -> None:
+    with gateway(lax) as target, pytest.raises(LoadError, match="enforced by another engine"):
+        check_enforcement(BY_NAME[name], target)
+
+
+def test_a_variant_that_its_own_engine_decides_about_is_measured() -> None:
+    with gateway(lax="engine") as target:
+        check_enforcement(BY_NAME["jwtnative"], target)
 
 
 def test_a_variant_that_never_answers_200_aborts_with_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
