@@ -14,6 +14,10 @@ BUFFER_LIMIT = 1024 * 1024
 """per_connection_buffer_limit_bytes."""
 CHUNK = 16 * 1024
 CONTINUE, STOP_AND_BUFFER, STOP_AND_WATERMARK = 0, 1, 2
+TOO_LARGE = {
+    host.REQUEST: LocalReply(413, b"Payload Too Large", []),
+    host.RESPONSE: LocalReply(500, b"Internal Server Error", []),
+}
 SOURCE_PORT, DESTINATION_PORT = 40000, 10000
 
 
@@ -123,6 +127,8 @@ class Stream:
                 return b"\1" if self._peer else b"\0"
             case ("connection", "uri_san_peer_certificate"):
                 return _bytes(self._peer or "") or None
+            case ("connection", "requested_server_name"):
+                return b"localhost" if self._peer else b""
             case ("response", "code") if self.response:
                 return struct.pack("<q", int(self.response.headers.get(":status")))
             case (name,) if name in self.state:
@@ -183,17 +189,20 @@ class Stream:
     def _body(self, direction: int, chunks: Iterable[bytes]) -> bool:
         """Feed the body; False when something was answered in its place."""
         pieces = [chunk[at : at + CHUNK] for chunk in chunks for at in range(0, len(chunk), CHUNK)]
+        if not self.replied:
+            pieces.append(b"")  # HTTP/1 tells the end of a body apart from its last bytes
         handler = "on_request_body" if direction == host.REQUEST else "on_response_body"
         message = self._message(direction)
-        for place, piece in enumerate(pieces or [b""], 1):
-            last = place == max(1, len(pieces))
+        for place, piece in enumerate(pieces, 1):
+            too_large = False
             if message.buffering:
                 message.data += piece
-                if self._too_large(message, direction):
-                    return False
+                too_large = len(message.data) > BUFFER_LIMIT
             else:
                 message.data = bytearray(piece)
-            result = self._around.callback(self, handler, len(message.data), int(last))
+            result = self._around.callback(self, handler, len(message.data), int(place == len(pieces)))
+            if too_large:
+                self.local = TOO_LARGE[direction]  # Envoy's, whatever the filter has answered
             if self._local_reply():
                 return False
             if result == CONTINUE:
@@ -204,18 +213,7 @@ class Stream:
                 message.stopped = True
                 if not message.buffering:
                     message.data = bytearray()
-                elif result == STOP_AND_BUFFER and self._too_large(message, direction):
-                    return False
             self._settle(direction)
-        return True
-
-    def _too_large(self, message: Message, direction: int) -> bool:
-        if len(message.data) <= BUFFER_LIMIT:
-            return False
-        if direction == host.REQUEST:
-            self.reply_directly(413, "Payload Too Large")
-        else:
-            self.reply_directly(500, "Internal Server Error")
         return True
 
     def _pass(self, message: Message) -> None:
@@ -256,13 +254,14 @@ class Stream:
         return True
 
     def _send(self, local: LocalReply) -> None:
-        headers = HeaderMap([(":status", str(local.status))])
+        headers = HeaderMap([(":status", str(local.status))], response=True)
         for name, value in local.headers:
             headers.add(name, value)
-        if local.body:
-            headers.replace("content-length", str(len(local.body)).encode())
-            if not headers.get("content-type"):
-                headers.add("content-type", b"text/plain")
+        headers.replace("content-length", str(len(local.body)).encode())
+        if not local.body:
+            headers.remove("content-type")
+        elif not headers.get("content-type"):
+            headers.add("content-type", b"text/plain")
         self.replied = True
         if self.response is None:  # through the filter, as any response
             self.respond(headers, [local.body] if local.body else [], ended=not local.body)
@@ -283,13 +282,14 @@ def request_headers(
     headers.add(":method", method.encode())
     headers.add(":scheme", scheme.encode())
     for name, value in given:
-        headers.add({"host": ":authority"}.get(name, name), value.encode("utf-8", "surrogateescape"))
+        headers.add(name, value.encode("utf-8", "surrogateescape"))
     if chunks is not None:
         if len(chunks) > 1:
             headers.add("transfer-encoding", b"chunked")
         else:
             headers.add("content-length", str(len(chunks[0])).encode())
-    headers.add("x-forwarded-proto", scheme.encode())
+    if not headers.get("x-forwarded-proto"):
+        headers.add("x-forwarded-proto", scheme.encode())
     if not headers.get("x-request-id"):
         headers.add("x-request-id", str(uuid.uuid4()).encode())
     return headers

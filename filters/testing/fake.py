@@ -17,6 +17,7 @@ from filters.testing.headermap import HeaderMap
 from filters.testing.hosts import Cluster
 from filters.testing.messages import (
     DOWN,
+    INVALID,
     SILENT,
     Answer,
     BodyArgument,
@@ -30,12 +31,9 @@ from filters.testing.messages import (
 )
 
 UPSTREAM = "upstream"
-REFUSED = (
-    "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure, "
-    "transport failure reason: delayed connect error: Connection refused"
-)
+REFUSED = "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure"
+NO_CONTENT, NOT_MODIFIED = 204, 304
 TIMED_OUT = "upstream request timeout"
-INVALID = "invalid configuration: "
 _contexts = itertools.count(1)
 """Numbers of contexts, different for all hosts: the SDK is imported once."""
 
@@ -58,6 +56,7 @@ class FakeHost:
         self.kind = kind
         self.calls: list[UpstreamRequest] = []
         """What the filter has sent to clusters."""
+        self._seen: list[UpstreamRequest] = []
         self._upstream = upstream
         self._clusters = {UPSTREAM: upstream, **(clusters or {})}
         self._contexts: dict[int, Stream | _Root] = {}
@@ -69,7 +68,7 @@ class FakeHost:
         self._guest = Guest(self._functions)
         if not self._guest.call(dispatch.on_configure, self.root, len(self._configuration)):
             problems = [line.text.removeprefix(INVALID) for line in self.log_lines if line.text.startswith(INVALID)]
-            raise ConfigError(problems or self.logs)
+            raise ConfigError(list(dict.fromkeys(problems)) or self.logs)
 
     def request(
         self,
@@ -85,10 +84,10 @@ class FakeHost:
         sent = request_headers(method, path, header_pairs(headers), chunks, "https" if peer_identity else "http")
         stream = Stream(next(_contexts), self, sent, peer_identity)
         self._contexts[stream.id] = stream
-        upstream_request = None
+        self._seen.clear()
         try:
             if stream.receive(chunks or [], ended=not chunks or chunks == [b""]):
-                upstream_request = self._to_upstream(stream)
+                self._to_upstream(stream)
             stream.end()
         finally:
             del self._contexts[stream.id]
@@ -96,11 +95,16 @@ class FakeHost:
         response = stream.response
         if response is None:
             raise RuntimeError("the request has ended without a response")
-        pairs = [(name, value) for name, value in response.headers.text_pairs() if not name.startswith(":")]
+        pairs = [(name, value.strip(" \t")) for name, value in response.headers.text_pairs() if name[0] != ":"]
         answer = OwnHeaders(pairs)
         answer["server"] = "envoy"
-        content = b"" if method == "HEAD" else bytes(response.passed)
-        return Answer(int(response.headers.get(":status")), answer, content, upstream_request)
+        if "date" not in answer:
+            answer["date"] = formatdate(usegmt=True)
+        status = int(response.headers.get(":status"))
+        if status == NO_CONTENT or (status == NOT_MODIFIED and answer.get("content-length") == "0"):
+            answer.pop("content-length", None)
+        content = b"" if method == "HEAD" or status in (NO_CONTENT, NOT_MODIFIED) else bytes(response.passed)
+        return Answer(status, answer, content, self._seen[-1] if self._seen else None)
 
     def tick(self) -> None:
         """Let the filter's `on_tick` run once, with the calls it makes."""
@@ -154,12 +158,12 @@ class FakeHost:
         headers = call.headers
         if call.body:
             headers.replace("content-length", str(len(call.body)).encode())
+        _frame(headers)
         headers.add("x-envoy-internal", b"true")
-        headers.add("x-forwarded-for", b"127.0.0.1")
         headers.add("x-envoy-expected-rq-timeout-ms", str(call.timeout_ms).encode())
         cluster = self._clusters[call.cluster]
         if cluster is not DOWN:
-            self.calls.append(_upstream_request(headers, call.body))
+            (self._seen if call.cluster == UPSTREAM else self.calls).append(_upstream_request(headers, call.body))
         answer, body = _answer(cluster, _upstream_request(headers, call.body))
         self._root.call = answer, body
         self._functions.current = self._root
@@ -170,22 +174,22 @@ class FakeHost:
         """Attributes of the connection and of Envoy."""
         return ATTRIBUTES.get(path) or (self.kind.name.encode() if path in ROOT_NAMES else None)
 
-    def _to_upstream(self, stream: Stream) -> UpstreamRequest | None:
+    def _to_upstream(self, stream: Stream) -> None:
         headers = stream.request.headers
-        body = bytes(stream.request.passed)
         headers.add("x-envoy-expected-rq-timeout-ms", b"15000")
-        request = _upstream_request(headers, body)
+        _frame(headers)
         if self._upstream is DOWN:
             stream.reply_directly(503, REFUSED)
-            return None
+            return
+        request = _upstream_request(headers, bytes(stream.request.passed))
+        self._seen.append(request)
         if self._upstream is SILENT:
             stream.reply_directly(504, TIMED_OUT)
-            return request
+            return
         answer, content = _answer(self._upstream, request)
         answer.add("x-envoy-upstream-service-time", b"0")
         empty = not content or headers.get(":method") == "HEAD"
         stream.respond(answer, [] if empty else [content], ended=empty)
-        return request
 
     @property
     def configuration(self) -> bytes:
@@ -236,11 +240,21 @@ class _Root:
         pass
 
 
+def _frame(headers: HeaderMap) -> None:
+    """What Envoy's HTTP/1 codec does about the length of a body."""
+    if headers.get("content-length"):
+        headers.remove("transfer-encoding")
+    elif not headers.get("transfer-encoding") and headers.get(":method") not in BODILESS:
+        headers.add("content-length", b"0")
+
+
 def _upstream_request(headers: HeaderMap, body: bytes) -> UpstreamRequest:
     return UpstreamRequest(
         headers.get(":method"),
         headers.get(":path"),
-        OwnHeaders([(name, value) for name, value in headers.text_pairs() if name in SENT or name[0] != ":"]),
+        OwnHeaders(
+            [(name, value.strip(" \t")) for name, value in headers.text_pairs() if name in SENT or name[0] != ":"]
+        ),
         body,
     )
 
@@ -250,14 +264,15 @@ def _answer(cluster: Cluster, request: UpstreamRequest) -> tuple[HeaderMap, byte
     if isinstance(cluster, Failure):
         status, text = (503, REFUSED) if cluster is DOWN else (504, TIMED_OUT)
         pairs = [("content-length", str(len(text))), ("content-type", "text/plain")]
-        return HeaderMap([(":status", str(status)), *pairs]), text.encode()
+        return HeaderMap([(":status", str(status)), *pairs], response=True), text.encode()
     response = cluster(request)
-    headers = HeaderMap([(":status", str(response.status)), *response.headers.pairs()])
+    headers = HeaderMap([(":status", str(response.status)), *response.headers.pairs()], response=True)
     headers.replace("content-length", str(len(response.content)).encode())
     headers.add("date", formatdate(usegmt=True).encode())
     return headers, response.content
 
 
+BODILESS = frozenset({"GET", "HEAD", "DELETE", "CONNECT"})
 SENT = frozenset({":authority"})
 ROOT_NAMES = frozenset({("plugin_name",), ("plugin_root_id",)})
 ATTRIBUTES: Mapping[tuple[str, ...], bytes] = {
@@ -267,6 +282,4 @@ ATTRIBUTES: Mapping[tuple[str, ...], bytes] = {
     ("destination", "port"): struct.pack("<q", DESTINATION_PORT),
     ("xds", "cluster_name"): UPSTREAM.encode(),
     ("xds", "route_name"): b"all",
-    ("cluster_name",): UPSTREAM.encode(),
-    ("route_name",): b"all",
 }

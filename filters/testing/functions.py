@@ -189,7 +189,7 @@ class Functions:
 
     def increment_metric(self, metric: int, offset: int) -> None:
         kind = self._metric(metric)
-        if kind == HISTOGRAM or (kind == COUNTER and offset < 0):
+        if kind == HISTOGRAM or (kind == COUNTER and offset <= 0):
             raise host.HostError(BAD_ARGUMENT)
         self._values[metric] += _signed(offset)
 
@@ -226,6 +226,9 @@ class Functions:
 
     def set_cpu_limit(self, milliseconds: int) -> None:
         self.cpu_limit_ms = _number(milliseconds)
+
+    def set_handler(self, root: int, handler: object) -> None:
+        """The module's short way to a handler: here there is only the long one."""
 
     root = 0
     """The root context of the filter."""

@@ -76,6 +76,8 @@ class Failure:
         return self.name
 
 
+INVALID = "invalid configuration: "
+"""What the SDK says before each reason."""
 DOWN = Failure("DOWN")
 SILENT = Failure("SILENT")
 

@@ -1,37 +1,43 @@
-"""`lateen filter run`: Envoy with a filter, started anew when a source file is saved."""
+"""`lateen filter run`: an Envoy with a filter; when a source file is saved, the new module takes the old one's place."""
 
 import json
-import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from filters.toolchain.build import find_sources
+from filters.testing.envoy_config import UPSTREAM, Json, cluster, listener
+from filters.testing.envoy_process import EnvoyError, EnvoyProcess, plugin_line
+from filters.testing.messages import INVALID
+from filters.toolchain.build import BuildError, find_sources
 from filters.toolchain.inspection import inspect_module
-from filters.toolchain.local_envoy import Chain, Placed, bootstrap
+from filters.toolchain.local_envoy import Placed
+from filters.toolchain.sources import PREFIX
+from lateen.cli import filterbuild
 from lateen.cli.exits import CommandError, Exit
 from lateen.cli.output import say
-from lateen.envoy_binary import envoy_path
 
 HIGHEST_PORT = 65535
-POLL_SECONDS = 0.3
-STOP_SECONDS = 10.0
+LISTENER = "filter"
+POLL_SECONDS = 0.2
+ECHO = "%REQ(:METHOD)% %REQ(:PATH)%\n"
+"""What Envoy answers when there is no upstream."""
 
 
 class Settings(NamedTuple):
-    """How the filter is run."""
+    """How the filter is run; addresses are (host, port)."""
 
     name: str | None
     config: Mapping[str, object]
     upstream: tuple[str, int] | None
+    clusters: Mapping[str, tuple[str, int]]
     port: int
 
 
 def read_config(text: str) -> Mapping[str, object]:
     """JSON, or @FILE with JSON."""
     try:
-        value = json.loads(Path(text[1:]).read_text() if text.startswith("@") else text)
+        value = json.loads(Path(text[1:]).read_text(encoding="utf-8") if text.startswith("@") else text)
     except (OSError, ValueError) as error:
         raise CommandError(Exit.USAGE, f"--config: {error}") from None
     if not isinstance(value, dict):
@@ -39,73 +45,134 @@ def read_config(text: str) -> Mapping[str, object]:
     return value
 
 
-def parse_upstream(text: str | None) -> tuple[str, int] | None:
+def parse_upstream(text: str | None, option: str = "--upstream") -> tuple[str, int] | None:
     """HOST:PORT."""
     if text is None:
         return None
     host, _, port = text.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) <= HIGHEST_PORT:
-        raise CommandError(Exit.USAGE, f"--upstream: {text!r} is not HOST:PORT")
-    return host, int(port)
+        raise CommandError(Exit.USAGE, f"{option}: {text!r} is not HOST:PORT")
+    return host.strip("[]"), int(port)
 
 
-def run(source: Path, module: Path, settings: Settings, build: Callable[[], object]) -> None:
-    """Build and run until interrupted; a build that fails leaves the running Envoy alone."""
+def parse_clusters(texts: Sequence[str]) -> Mapping[str, tuple[str, int]]:
+    """NAME=HOST:PORT, each."""
+    found: dict[str, tuple[str, int]] = {}
+    for text in texts:
+        name, equals, place = text.partition("=")
+        address = parse_upstream(place, "--cluster") if equals and name else None
+        if address is None:
+            raise CommandError(Exit.USAGE, f"--cluster: {text!r} is not NAME=HOST:PORT")
+        found[name] = address
+    return found
+
+
+def run(source: str, directory: Path, settings: Settings, options: filterbuild.Options) -> None:
+    """Build and run until interrupted. A build that fails, or a module Envoy refuses, leaves the running one alone."""
     seen = _stamps(source)
-    build()
-    envoy = _start(module, settings)
+    build = 1
+    module = filterbuild.build(source, directory / f"filter-{build}.wasm", options)
+    placed = _placed(module, settings)
+    envoy = EnvoyProcess()
     try:
+        if not _put(envoy, module, placed, settings, build):
+            raise CommandError(Exit.INVALID, _refusal(envoy.new_lines()))
+        _tell(envoy.new_lines())
+        say(f"envoy with {placed.name} on http://127.0.0.1:{envoy.port(LISTENER)} (Ctrl-C to stop)")
         while True:
             time.sleep(POLL_SECONDS)
+            _tell(envoy.new_lines())
+            if not envoy.alive():
+                raise CommandError(Exit.INVALID, "envoy has ended", "its last words are above")
             now = _stamps(source)
-            if now != seen:
-                seen = now
-                say("a file was saved: building")
-                try:
-                    build()
-                except CommandError as error:
-                    say(f"error: {error.message}")
-                    continue
-                _stop(envoy)
-                envoy = _start(module, settings)
-            elif (code := envoy.poll()) is not None:
-                raise CommandError(Exit.INVALID, f"envoy has ended with status {code}: see its messages above")
+            if now in (seen, {}):
+                continue
+            seen = now
+            build += 1
+            newer = directory / f"filter-{build}.wasm"
+            if _replace(envoy, source, newer, settings=settings, options=options, build=build):
+                module.unlink(missing_ok=True)
+                module = newer
+            else:
+                newer.unlink(missing_ok=True)
+                say("the filter of before goes on")
+    except EnvoyError as error:
+        raise CommandError(Exit.INVALID, str(error)) from None
     except KeyboardInterrupt:
         say("stopping")
     finally:
-        _stop(envoy)
+        envoy.stop()
 
 
-def _stamps(source: Path) -> dict[Path, int]:
-    _, files = find_sources(source)
+def _replace(
+    envoy: EnvoyProcess, source: str, module: Path, *, settings: Settings, options: filterbuild.Options, build: int
+) -> bool:
+    """Build into `module` and let Envoy take it; if that fails, say why."""
+    say("a file was saved: building")
+    try:
+        filterbuild.build(source, module, options)
+        placed = _placed(module, settings)
+    except CommandError as error:
+        say(f"error: {error.message}")
+        return False
+    _tell(envoy.new_lines())
+    accepted = _put(envoy, module, placed, settings, build)
+    lines = envoy.new_lines()
+    if not accepted:
+        say(f"error: {_refusal(lines)}")
+        return False
+    _tell(lines)
+    say("the new filter answers now")
+    return True
+
+
+def _stamps(source: str) -> Mapping[Path, int]:
+    """When each file was saved; none for the library, which nobody edits."""
+    if source.startswith(PREFIX):
+        return {}
+    try:
+        _, files = find_sources(Path(source))
+    except BuildError:  # in the middle of a save, or the first build says it
+        return {}
     return {path: path.stat().st_mtime_ns for path in files.values() if path.exists()}
 
 
-def _start(module: Path, settings: Settings) -> "subprocess.Popen[bytes]":
-    names = _filter_names(module)
-    name = settings.name or names[0]
-    if name not in names or (settings.name is None and len(names) > 1):
-        raise CommandError(Exit.USAGE, f"which filter? this module has: {', '.join(names)}", "use --name")
-    config = module.with_suffix(".json")
-    chain = Chain([Placed(name, settings.config)], settings.port)
-    echo = str(module.with_name("echo.sock"))
-    text = bootstrap(module, [chain], upstream=settings.upstream, echo_path=echo)
-    config.write_text(text)
-    command = [str(envoy_path()), "-c", str(config), "--concurrency", "1", "--disable-hot-restart", "-l", "warning"]
-    process = subprocess.Popen([*command, "--component-log-level", "wasm:info"])
-    say(f"envoy with {name} on http://127.0.0.1:{settings.port} (Ctrl-C to stop)")
-    return process
-
-
-def _filter_names(module: Path) -> list[str]:
+def _placed(module: Path, settings: Settings) -> Placed:
+    """The filter to run and its configuration."""
     filters = inspect_module(module.read_bytes()).manifest.get("filters")
-    return [item["name"] for item in filters] if isinstance(filters, list) else []
+    names = [item["name"] for item in filters] if isinstance(filters, list) else []
+    name = settings.name or (names[0] if len(names) == 1 else "")
+    if name not in names:
+        what = f"no filter {name!r} here" if name else "which filter?"
+        raise CommandError(Exit.USAGE, f"{what} this module has: {', '.join(names)}", "use --name")
+    return Placed(name, settings.config)
 
 
-def _stop(process: "subprocess.Popen[bytes]") -> None:
-    process.terminate()
-    try:
-        process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+def _put(envoy: EnvoyProcess, module: Path, placed: Placed, settings: Settings, build: int) -> bool:
+    """Give Envoy the module; whether it takes it. The listener keeps its name, so the old one goes when the new one is there."""
+    clusters = [cluster(name, port, host) for name, (host, port) in settings.clusters.items()]
+    if settings.upstream is not None:
+        host, port = settings.upstream
+        clusters.append(cluster(UPSTREAM, port, host))
+    echo = "" if settings.upstream else ECHO
+    item: Json = listener(LISTENER, module, placed, f"build-{build}", port=settings.port, echo=echo)
+    return envoy.configure(clusters, [item])
+
+
+def _refusal(lines: Sequence[str]) -> str:
+    """Why Envoy has not taken the filter, from its log."""
+    plugin = [found.text for line in lines if (found := plugin_line(line))]
+    problems = [text.removeprefix(INVALID) for text in plugin if text.startswith(INVALID)] or plugin
+    other = [line.rpartition("\t")[2] for line in lines if line.startswith(("warning\tconfig", "error", "critical"))]
+    reasons = list(dict.fromkeys(problems)) or other[-1:]
+    return "\n  ".join(["envoy refuses the filter:", *reasons])
+
+
+def _tell(lines: Sequence[str]) -> None:
+    """What the filter prints goes to the terminal, and Envoy's own errors."""
+    for line in lines:
+        found = plugin_line(line)
+        if found is not None:
+            say(f"[{found.level}] {found.text}")
+        elif line.startswith(("error", "critical")):
+            say(line.replace("\t", " "))

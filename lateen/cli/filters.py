@@ -1,6 +1,5 @@
 """`lateen filter`: filters in Python, from a first file to a running Envoy."""
 
-import re
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -8,79 +7,56 @@ from typing import Annotated
 import typer
 
 from lateen.cli.exits import EPILOG, CommandError, Exit
-from lateen.cli.output import emit, say
+from lateen.cli.output import emit
 
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-MIB = 1024 * 1024
-SourceArgument = Annotated[Path, typer.Argument(help="A Python file, a package, or a directory with one filter.")]
+SourceArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help="A Python file, a package, a directory with one filter, library:NAME[,NAME] or library:all.",
+    ),
+]
 SeedOption = Annotated[int | None, typer.Option(min=0, max=2**32 - 1, help="Build the same bytes again; else random.")]
 MemoryOption = Annotated[int, typer.Option(min=32, max=1024, help="MiB of memory a VM may use.")]
 CpuOption = Annotated[int, typer.Option("--cpu", min=1, max=10_000, help="Milliseconds a callback may take.")]
 
-NEW_FILTER = '''"""{title}: an HTTP filter for Envoy."""
 
-from lateen_filter import FilterConfig, HttpFilter, Request, Response
-
-
-class {name}(HttpFilter):
-    """Answers requests under one path itself, and marks the responses to all others."""
-
-    class Config(FilterConfig):
-        path: str = "/maintenance"
-        message: str = "back soon"
-
-    config: Config
-
-    async def on_request(self, request: Request) -> Response | None:
-        if request.path.startswith(self.config.path):
-            return Response(503, self.config.message + "\\n", {{"retry-after": "60"}})
-        return None
-
-    async def on_response(self, request: Request, response: Response) -> None:
-        response.headers["x-filtered-by"] = "{title}"
-'''
-NEW_TEST = '''"""The filter can be imported and configured as plain Python."""
-
-import pytest
-from lateen_filter import ConfigError, HttpFilter
-
-from {module} import {name}
-
-
-def test_defaults() -> None:
-    assert issubclass({name}, HttpFilter)
-    assert {name}.Config().path == "/maintenance"
-
-
-def test_unknown_field_is_refused() -> None:
-    with pytest.raises(ConfigError, match="no such field"):
-        {name}.Config(pth="/x")
-'''
-
-
-@app.command(short_help="Start a filter: a file, a test, nothing else.")
+@app.command(epilog=EPILOG, short_help="Start a filter: a file, its tests, nothing else.")
 def new(directory: Annotated[Path, typer.Argument(help="Where; its name becomes the filter's.")]) -> None:
-    """Write a filter that works and a test of it.
+    """Write a filter that works, and tests of it that run on both hosts.
 
     lateen filter new maintenance
     """
-    title = directory.name
-    if not re.fullmatch(r"[a-z][a-z0-9-]*", title):
-        raise CommandError(
-            Exit.USAGE, f"{title!r} is no name for a filter", "use lower-case letters, digits and dashes"
-        )
-    if directory.exists() and any(directory.iterdir()):
-        raise CommandError(Exit.USAGE, f"{directory} is not empty")
-    module = title.replace("-", "_")
-    name = "".join(part.capitalize() for part in title.split("-"))
-    (directory / "tests").mkdir(parents=True)
-    (directory / f"{module}.py").write_text(NEW_FILTER.format(title=title, name=name))
-    (directory / "tests" / f"test_{module}.py").write_text(NEW_TEST.format(module=module, name=name))
-    say(f"{directory}/{module}.py\n{directory}/tests/test_{module}.py\nnext: lateen filter run {directory}")
+    from lateen.cli import filternew
+
+    filternew.new(directory)
+
+
+@app.command(
+    epilog=EPILOG,
+    short_help="Run a filter's tests: as plain Python, or in Envoy.",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def test(
+    context: typer.Context,
+    directory: Annotated[Path, typer.Argument(help="The filter's project.")] = Path(),  # noqa: PT028  (no test)
+    *,
+    envoy: Annotated[bool, typer.Option("--envoy", help="Run them with the built module in a real Envoy.")] = False,  # noqa: PT028
+) -> None:
+    """Run the tests of a filter with pytest. What follows DIRECTORY and -- goes to pytest.
+
+    Without --envoy filters run as plain Python against a fake host with Envoy's semantics, in milliseconds.
+
+    lateen filter test maintenance --envoy -- -k reply -x
+    """
+    from lateen.cli import filtertest
+
+    raise typer.Exit(filtertest.test(directory, envoy=envoy, arguments=context.args))
 
 
 @app.command(epilog=EPILOG, short_help="Build a filter into one .wasm file.")
@@ -95,9 +71,12 @@ def build(
     """Build a filter into one Proxy-Wasm module for stock Envoy.
 
     lateen filter build maintenance -o maintenance.wasm
+    lateen filter build library:request-id,api-key
     """
-    built = _build(source, output or Path(f"{source.stem}.wasm"), seed=seed, memory=memory, cpu=cpu)
-    emit(str(built))
+    from lateen.cli import filterbuild
+
+    target = output or Path(f"{filterbuild.stem(source)}.wasm")
+    emit(str(filterbuild.build(source, target, filterbuild.Options(seed, memory, cpu))))
 
 
 @app.command(epilog=EPILOG, short_help="Build a filter and run it in a local Envoy; built again on save.")
@@ -105,27 +84,65 @@ def run(
     source: SourceArgument,
     *,
     name: Annotated[str | None, typer.Option(help="Which filter, if there are several.")] = None,
-    config: Annotated[str, typer.Option(metavar="JSON", help="Its configuration; @FILE reads a file.")] = "{}",
+    config: Annotated[str, typer.Option(metavar="JSON", help="Its configuration; @FILE reads a file (once).")] = "{}",
     upstream: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Where requests go; else Envoy answers itself.")
     ] = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Where Envoy listens.")] = 8080,
+    cluster: Annotated[
+        list[str] | None,
+        typer.Option("--cluster", metavar="NAME=HOST:PORT", help="A cluster the filter can call. Repeatable."),
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Where Envoy listens; 0: any free port.")] = 8080,
     memory: MemoryOption = 128,
     cpu: CpuOption = 100,
 ) -> None:
-    """Build a filter and run it in a local Envoy, until Ctrl-C. Saving a file builds and starts it anew.
+    """Build a filter and run it in a local Envoy, until Ctrl-C.
+
+    When a file is saved, the filter is built again and takes the place of the one that runs; if it cannot be built, or
+    Envoy refuses its configuration, the old one goes on.
 
     lateen filter run maintenance --config '{"message": "tomorrow"}' --upstream localhost:3000
     """
-    from lateen.cli import filterrun
+    from lateen.cli import filterbuild, filterrun
 
-    settings = filterrun.Settings(name, filterrun.read_config(config), filterrun.parse_upstream(upstream), port)
+    settings = filterrun.Settings(
+        name,
+        filterrun.read_config(config),
+        filterrun.parse_upstream(upstream),
+        filterrun.parse_clusters(cluster or ()),
+        port,
+    )
     with tempfile.TemporaryDirectory(prefix="lateen-filter-") as directory:
-        module = Path(directory, "filter.wasm")
-        filterrun.run(source, module, settings, lambda: _build(source, module, seed=None, memory=memory, cpu=cpu))
+        filterrun.run(source, Path(directory), settings, filterbuild.Options(None, memory, cpu))
 
 
-@app.command(short_help="Show what a module holds.")
+@app.command(epilog=EPILOG, short_help="Put a module where Envoys can fetch it: a directory or an OCI registry.")
+def publish(
+    module: Annotated[str, typer.Argument(metavar="MODULE", help="A .wasm file, or a SOURCE to build first.")],
+    target: Annotated[
+        str,
+        typer.Argument(metavar="TARGET", help="oci://REGISTRY/REPOSITORY:TAG, oci-dir://DIRECTORY:TAG or a directory."),
+    ],
+    *,
+    plain_http: Annotated[bool, typer.Option("--plain-http", help="The registry speaks HTTP, not HTTPS.")] = False,
+    seed: SeedOption = None,
+    memory: MemoryOption = 128,
+    cpu: CpuOption = 100,
+) -> None:
+    """Publish a module as an OCI image with one Wasm layer, or as a file, and print where it is, with its sha256.
+
+    Credentials come from ~/.docker/config.json (DOCKER_CONFIG), credential helpers included. What is printed belongs into
+    a WasmPlugin: `url` and `sha256`.
+
+    lateen filter publish maintenance.wasm oci://registry.example.com/filters/maintenance:1.0
+    """
+    from lateen.cli import filterbuild, filterpublish
+
+    options = filterbuild.Options(seed, memory, cpu)
+    emit(filterpublish.publish(module, target, options, plain_http=plain_http))
+
+
+@app.command(epilog=EPILOG, short_help="Show what a module holds.")
 def inspect(
     module: Annotated[Path, typer.Argument(help="A .wasm file.")],
     *,
@@ -145,27 +162,3 @@ def inspect(
     except (OSError, MalformedModuleError) as error:
         raise CommandError(Exit.INVALID, f"{module}: {error}") from None
     emit(json.dumps(found.to_dict(), indent=2) if fmt == "json" else render_inspection(found))
-
-
-def _build(source: Path, output: Path, *, seed: int | None, memory: int, cpu: int) -> Path:
-    from filters.toolchain.binary import MalformedModuleError
-    from filters.toolchain.build import BuildError
-    from filters.toolchain.build import build as build_filter
-    from filters.toolchain.inspection import render_modules
-    from filters.toolchain.shim import Limits
-
-    try:
-        built = build_filter(source, seed=seed, limits=Limits(cpu, memory))
-    except (BuildError, MalformedModuleError) as error:
-        raise CommandError(Exit.INVALID, str(error)) from None
-    for warning in built.warnings:
-        say(f"warning: {warning}")
-    temporary = output.with_suffix(".part")
-    temporary.write_bytes(built.linked.module)
-    temporary.replace(output)
-    say(
-        f"{output}: {len(built.linked.module) / MIB:.1f} MiB, built in "
-        f"{built.componentize_seconds + built.link_seconds:.1f} s, seed {built.seed}"
-    )
-    say(render_modules(built.linked.manifest))
-    return output

@@ -12,6 +12,12 @@ from lateen_filter.testing import FilterHostFactory
 from tests.filters.envoy.behaviour.behaviour import Cases, Maintenance
 
 
+@pytest.fixture(scope="session")
+def filter_host_kind() -> str:
+    """Here only the fake."""
+    return "fake"
+
+
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_every_function_of_the_host_is_there_with_its_parameters(name: str) -> None:
     real = inspect.signature(getattr(host, name))

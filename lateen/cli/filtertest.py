@@ -1,0 +1,32 @@
+"""`lateen filter test`: pytest with the kit, in the filter's directory."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lateen.cli.exits import CommandError, Exit
+
+PLUGIN = "lateen_filter.testing.plugin"
+CODES = {0: Exit.OK, 1: Exit.FINDINGS, 2: Exit.FINDINGS, 3: Exit.BUG, 4: Exit.USAGE, 5: Exit.USAGE}
+"""pytest's exit codes: passed, failed, interrupted, internal error, usage, no tests."""
+
+
+def test(directory: Path, *, envoy: bool, arguments: Sequence[str]) -> Exit:
+    """Run pytest in `directory`; its output is the command's. FINDINGS if a test fails."""
+    if not directory.is_dir():
+        raise CommandError(Exit.USAGE, f"{directory} is no directory", "name the filter's project")
+    if importlib.util.find_spec("pytest") is None:
+        raise CommandError(Exit.USAGE, "pytest is not installed", "pip install 'lateen[filters]'")
+    command = [sys.executable, "-m", "pytest", "-p", PLUGIN, *(["--envoy"] if envoy else []), *arguments]
+    environment = dict(os.environ)
+    if not (directory / "pytest.ini").is_file():  # as `filter new` has it
+        environment["PYTHONPATH"] = os.pathsep.join(
+            filter(None, [str(directory.resolve()), environment.get("PYTHONPATH")])
+        )
+    result = subprocess.run(command, cwd=directory, env=environment, check=False)
+    if result.returncode < 0:
+        return Exit.FINDINGS
+    return CODES.get(result.returncode, Exit.BUG)
