@@ -77,7 +77,7 @@ def body_values(kind: str, body: bytes) -> Iterator[Value]:
 
 
 def json_strings(text: str) -> Iterator[str]:
-    """Names and strings of a JSON text, at any depth."""
+    """Names, strings and numbers of a JSON text, at any depth."""
     try:
         pending = [json.loads(text, parse_int=str, parse_float=str)]
     except RecursionError:
