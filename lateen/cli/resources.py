@@ -56,11 +56,11 @@ def get(kind: str, name: str | None, *, namespace: str | None, fmt: Format, cont
         for params in [{"kind": info.id} for info in infos] or [{}]:
             items += api.get("/v1/resources", **params, **where)["items"]
     if name:
-        items = [item for item in items if item["resource"]["metadata"]["name"] == name]
+        names = [str(item["resource"]["metadata"]["name"]) for item in items]
+        items = [item for item, its_name in zip(items, names, strict=True) if its_name == name]
         if not items:
-            raise CommandError(
-                Exit.FINDINGS, f"not found: {kind}{'' if '/' in kind else '/' + name}", _other_names(infos)
-            )
+            what = f"not found: {kind}{'' if '/' in kind else '/' + name}"
+            raise CommandError(Exit.FINDINGS, what, _other_names(infos, name, names))
     emit(render_items(items, fmt, single=bool(name)))
 
 
@@ -150,8 +150,9 @@ def parse_target(kind: str, name: str | None, namespace: str | None) -> tuple[li
     raise CommandError(Exit.USAGE, f"unknown kind: {word}", hint)
 
 
-def _other_names(infos: Sequence[KindInfo]) -> str:
-    return f"list them with: lateen get {infos[0].plural if infos else 'all'}"
+def _other_names(infos: Sequence[KindInfo], name: str, names: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {close[0]}?" if close else f"list them with: lateen get {infos[0].plural if infos else 'all'}"
 
 
 def _read(files: Sequence[str]) -> list[tuple[str, str]]:

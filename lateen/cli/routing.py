@@ -17,6 +17,7 @@ from lateen.controlplane import names
 from lateen.controlplane.proxy import Mode, Proxy, ProxyType
 from lateen.controlplane.simulate import Request, Taken, destinations, take_route, virtual_host
 from lateen.controlplane.snapshot import Snapshot, snapshot_for
+from lateen.envoyapi.envoy.config.cluster.v3 import cluster_pb2
 from lateen.envoyapi.envoy.config.endpoint.v3 import endpoint_pb2
 from lateen.envoyapi.envoy.config.listener.v3 import listener_pb2
 from lateen.envoyapi.envoy.config.route.v3 import route_components_pb2 as rc
@@ -201,9 +202,10 @@ def _problem(view: MeshView, snapshot: Snapshot, targets: Sequence[Destination],
             return f"the mesh knows no {host}{_similar(view, host)}, and {policy}"
         if target.cluster == names.PASSTHROUGH and (similar := _similar(view, host)):
             return f"the mesh knows no {host}{similar}"
-        if target.cluster not in snapshot.resources.get(names.CDS, {}):
-            return f"there is no cluster {target.cluster}: the proxy answers 503 (500 for an HTTPRoute)"
-        if live and target.cluster in snapshot.resources.get(names.EDS, {}) and not target.endpoints:
+        known = target.cluster in snapshot.resources.get(names.EDS, {})
+        if not known and target.cluster.startswith("outbound|") and not target.endpoints:
+            return f"no service or subset is behind {target.cluster}: the proxy answers 503 (500 for an HTTPRoute)"
+        if live and known and not target.endpoints:
             return f"{target.cluster} has no endpoint that serves: the proxy answers 503"
     return ""
 
@@ -264,10 +266,15 @@ def _key(origin: str) -> ResourceKey | None:
 
 
 def _endpoints(snapshot: Snapshot, cluster: str) -> tuple[str, ...]:
-    blob = snapshot.resources.get(names.EDS, {}).get(cluster)
-    if blob is None:
+    """Those that EDS has, or that stand in the cluster itself."""
+    by_eds = snapshot.resources.get(names.EDS, {}).get(cluster)
+    within = snapshot.resources.get(names.CDS, {}).get(cluster)
+    if by_eds is not None:
+        assignment = endpoint_pb2.ClusterLoadAssignment.FromString(by_eds.data)
+    elif within is not None:
+        assignment = cluster_pb2.Cluster.FromString(within.data).load_assignment
+    else:
         return ()
-    assignment = endpoint_pb2.ClusterLoadAssignment.FromString(blob.data)
     sockets = [e.endpoint.address.socket_address for group in assignment.endpoints for e in group.lb_endpoints]
     return tuple(f"{socket.address}:{socket.port_value}" for socket in sockets)
 

@@ -98,12 +98,14 @@ class Following:
         if any(d.severity is Severity.ERROR for d in plan.diagnostics):
             return
         for workload in self._needs_restart(plan):
-            self._say(f"{workload.namespace}/{workload.name} has changed in more than its replicas: restart lateen up")
-        await self._rescale(keep_running_containers(self._mesh.plan, plan), source)
+            self._say(
+                f"{workload.namespace}/{workload.name} has changed in more than its replicas and commands: restart lateen up"
+            )
+        await self._rescale(keep_running_proxies(self._mesh.plan, plan), source)
 
     async def _rescale(self, plan: Plan, source: Source) -> None:
         try:
-            come, gone = await self._mesh.rescale(plan, source)
+            come, gone, changed = await self._mesh.rescale(plan, source)
         except OSError as error:
             self._fingerprint = {}  # a service restarts: again at the next look
             if error.errno in FULL and str(error) not in self._failures:
@@ -119,6 +121,8 @@ class Following:
             self._say(f"started {replica.key} at {replica.address}")
         for replica in gone:
             self._say(f"stopped {replica.key}")
+        for replica in changed:
+            self._say(f"restarted the application of {replica.key}")
         if come or gone:
             self._mesh.publish()
 
@@ -127,8 +131,7 @@ class Following:
         changed = [
             workload
             for workload in plan.workloads
-            if (old := running.get((workload.namespace, workload.name))) is not None
-            and not same_but_size(old, workload)
+            if (old := running.get((workload.namespace, workload.name))) is not None and not same_proxy(old, workload)
         ]
         return [workload for workload in changed if self._first_time(workload)]
 
@@ -189,29 +192,25 @@ def new_standings(known: Mapping[str, Standing], now: Mapping[str, Standing]) ->
     return lines
 
 
-def same_but_size(one: Workload, other: Workload) -> bool:
-    """Whether only the number of replicas differs."""
-    return _unsized(one) == _unsized(other)
+def same_proxy(one: Workload, other: Workload) -> bool:
+    """Whether only the number of replicas or what their processes execute differs: nothing that a proxy or a certificate knows."""
+    return _known_to_proxy(one) == _known_to_proxy(other)
 
 
-def _unsized(workload: Workload) -> tuple[object, ...]:
-    return (
-        dict(workload.labels),
-        workload.service_account,
-        workload.containers,
-        dict(workload.service_ports),
-        workload.listen_ports,
-    )
+def _known_to_proxy(workload: Workload) -> tuple[object, ...]:
+    return (dict(workload.labels), workload.service_account, dict(workload.service_ports), workload.listen_ports)
 
 
-def keep_running_containers(running: Plan, wanted: Plan) -> Plan:
-    """The new plan, but with workloads that run already as they are, in the new number, and no new one under their names."""
+def keep_running_proxies(running: Plan, wanted: Plan) -> Plan:
+    """The new plan, but with workloads that run already as their proxies know them, in the new number, and no new one under their names."""
     old = {(w.namespace, w.name): w for w in running.workloads}
     names = {w.log_name for w in running.workloads}
     workloads = []
     for workload in wanted.workloads:
         known = old.get((workload.namespace, workload.name))
-        if known is not None:
+        if known is not None and same_proxy(known, workload):
+            workloads.append(replace(known, replicas=workload.replicas, containers=workload.containers))
+        elif known is not None:
             workloads.append(replace(known, replicas=workload.replicas))
         elif workload.log_name in names:
             workloads.append(replace(workload, log_name=f"{workload.name}.{workload.namespace}"))

@@ -397,8 +397,11 @@ class Mesh:
 
     # Changing size
 
-    async def rescale(self, plan: Plan, source: Source) -> tuple[list[Replica], list[Replica]]:
-        """Start and stop replicas to follow a new plan; returns who came and who went. OSError: not now, try again."""
+    async def rescale(self, plan: Plan, source: Source) -> tuple[list[Replica], list[Replica], list[Replica]]:
+        """Start and stop replicas to follow a new plan; returns who came, who went, and whose application was replaced.
+
+        OSError: not now, try again.
+        """
         await self.api_get("/v1/info")  # half of a change is worse than none: not while the control plane is away
         await self._when_up(self.site.ca_socket, "ca", "/v1/root")
         before = (self.source, self.plan, self.replicas, self.vips, self.standings)
@@ -406,6 +409,11 @@ class Mesh:
         self._place(plan)
         gone = [replica for key, replica in before[2].items() if key not in self.replicas]
         come = [replica for key, replica in self.replicas.items() if key not in before[2]]
+        changed = [
+            (old, replica)
+            for key, replica in self.replicas.items()
+            if (old := before[2].get(key)) is not None and old.workload.containers != replica.workload.containers
+        ]
         try:
             await self._add(come)
         except (StartError, OSError, netns.NetnsError):
@@ -419,7 +427,19 @@ class Mesh:
             if gone:
                 await asyncio.sleep(DRAIN_SECONDS)  # callers learn first that it is gone
                 await asyncio.gather(*(self._stop_replica(replica) for replica in gone))
-        return come, gone
+        for old, replica in changed:
+            await self._replace_app(old, replica)
+        return come, gone, [replica for _, replica in changed]
+
+    async def _replace_app(self, old: Replica, new: Replica) -> None:
+        """Stop the processes of a replica and start those that it has now; callers learn first that it does not serve."""
+        self.standings[new.key] = readiness.STARTING
+        with contextlib.suppress(OSError):
+            await self.update_registration(prune=False)
+        await asyncio.sleep(DRAIN_SECONDS)
+        await asyncio.gather(*(self.supervisor.stop(name) for _, name in readiness.processes(old)))
+        self._start_apps([new])
+        await self._until_ready([new])
 
     async def _add(self, come: Sequence[Replica]) -> None:
         if come:

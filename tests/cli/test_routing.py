@@ -60,6 +60,14 @@ def test_a_misspelt_name_is_said(view: MeshView) -> None:
     assert _ask(view, "http://example.com/").problem == ""
 
 
+def test_a_subset_that_nobody_defines_is_said(tmp_path: Path) -> None:
+    text = (EXAMPLE / "traffic-canary-payments.yaml").read_text()
+    (tmp_path / "a.yaml").write_text((EXAMPLE / "workloads.yaml").read_text())
+    (tmp_path / "b.yaml").write_text(text.replace("subset: v2", "subset: v9"))
+    found = _ask(view_of_files([tmp_path]), API, x_test_cohort="canary")
+    assert "no service or subset is behind outbound|8080|v9|" in found.problem
+
+
 @pytest.mark.parametrize(("arguments", "code"), [([API], 0), (["http://legder.legacy-system:8080/"], 1), (["x"], 2)])
 def test_exit_codes(arguments: list[str], code: int) -> None:
     line = [sys.executable, "-m", "lateen.cli.main", "explain", "route", "GET", *arguments, "--from", "orders"]

@@ -152,7 +152,11 @@ def test_a_change_that_needs_a_restart_says_so(mesh: RunningMesh) -> None:
         ),
     ):
         until(
-            lambda: "orders/orders has changed in more than its replicas: restart lateen up" in mesh.output[said:], 10
+            lambda: (
+                "orders/orders has changed in more than its replicas and commands: restart lateen up"
+                in mesh.output[said:]
+            ),
+            10,
         )
         _works(mesh)
 

@@ -129,6 +129,22 @@ def test_a_workload_can_take_the_place_of_another(second: RunningMesh) -> None:
     until(lambda: "stopped shop/other-0" in second.output, 10)
 
 
+def test_another_command_or_environment_restarts_the_application_alone(second: RunningMesh) -> None:
+    def version() -> str:
+        answer = call("GET", WEB, proxy=second.proxy("echo"))
+        return str(answer.json["version"]) if answer.status == 200 else ""
+
+    assert version() == ""
+    envoy = second.pid("envoy", "--config-path", f"/{second.replica('web-0').address.rpartition('.')[2]}.json")
+    with second.edited("lateen.yaml", ("lateen.local.demo_app]}", "lateen.local.demo_app], env: {VERSION: v7}}")):
+        until(lambda: version() == "v7", 20)
+        until(lambda: "restarted the application of shop/web-0" in second.output, 10)
+        assert (
+            second.pid("envoy", "--config-path", f"/{second.replica('web-0').address.rpartition('.')[2]}.json") == envoy
+        )
+    until(lambda: version() == "" and call("GET", WEB, proxy=second.proxy("echo")).status == 200, 20)
+
+
 def test_an_application_finds_tcp_services_by_a_variable(second: RunningMesh) -> None:
     (pid,) = [pid for pid, line in second.command_lines().items() if "demo_app" in line]
     environment = dict(
