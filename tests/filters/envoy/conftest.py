@@ -31,6 +31,9 @@ def envoy(module: Path) -> Iterator[FilterEnvoy]:
     chains = [
         Chain([Placed("cases", {})], name="closed"),
         Chain([Placed("cases", {"lateen": {"onError": "open"}})], name="open"),
+        Chain([Placed("requests", {})], name="short"),
+        Chain([Placed("requests", {"lateen": {"onError": "open"}})], name="short-open"),
+        Chain([Placed("ticker", {})], name="ticker"),
         Chain([Placed("maintenance", {"message": "soon\n", "retryAfter": 5, "rules": RULES})], name="maintenance"),
         Chain([Placed("maintenance", {"message": "both\n"}), Placed("cases", {})], name="both"),
     ]

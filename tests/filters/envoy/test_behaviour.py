@@ -1,8 +1,11 @@
 """What a filter can do, seen from outside: the linked module in a real Envoy."""
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 
 from filters.sdk import dispatch
@@ -19,9 +22,10 @@ def test_a_request_passes(envoy: FilterEnvoy) -> None:
     assert (answer.status_code, answer.text.split()) == (200, ["GET", "/nothing?a=1", "-"])
 
 
-def test_headers_read_and_written(envoy: FilterEnvoy) -> None:
+@pytest.mark.parametrize("listener", ["closed", "short"])
+def test_headers_read_and_written(envoy: FilterEnvoy, listener: str) -> None:
     sent = [("X-One", "1"), ("x-twice", "a"), ("x-remove", "gone"), ("cookie", "s=1; t=2"), ("x-utf8", "grün")]
-    found = envoy.request("/headers?a=1&b=%20x", headers=sent).json()
+    found = envoy.request("/headers?a=1&b=%20x", headers=sent, listener=listener).json()
     assert found.pop("authority").startswith("127.0.0.1:")
     assert {"x-one", "x-new", "cookie"} <= set(found.pop("names"))
     assert found == {
@@ -73,8 +77,9 @@ def test_body_over_the_limit(envoy: FilterEnvoy) -> None:
     assert envoy.request("/body", "POST", content=b"x" * (10 << 20)).status_code == 413
 
 
-def test_call_during_a_request(envoy: FilterEnvoy) -> None:
-    status, first, second, body = envoy.request("/call", "POST", content=b"mine").json()
+@pytest.mark.parametrize("listener", ["closed", "short"])
+def test_call_during_a_request(envoy: FilterEnvoy, listener: str) -> None:
+    status, first, second, body = envoy.request("/call", "POST", content=b"mine", listener=listener).json()
     assert (status, first.split()[:2], second.split()[:2]) == (200, ["GET", "/called"], ["POST", "/again"])
     assert body == "mine"
 
@@ -116,8 +121,31 @@ def test_shared_data_compares_and_sets(envoy: FilterEnvoy) -> None:
     assert first[1:] == [False, True]
 
 
+def test_calls_of_many_requests_at_once(envoy: FilterEnvoy) -> None:
+    with ThreadPoolExecutor(10) as pool:
+        answers = pool.map(lambda n: envoy.request(f"/call/parallel?path=/{n}", listener="short").text, range(40))
+        assert [answer.split()[1] for answer in answers] == [f"/{n}" for n in range(40)]
+
+
+def test_ticks_call_go_on_after_failures_and_are_logged(envoy: FilterEnvoy) -> None:
+    end = time.monotonic() + 30
+    ticks, calls = envoy.request("/", listener="ticker").json()
+    while calls < 3 and time.monotonic() < end:
+        time.sleep(0.1)
+        ticks, calls = envoy.request("/", listener="ticker").json()
+    assert calls >= 3
+    assert ticks > calls
+    for reason in ("RuntimeError: on_tick is broken", "CpuLimitExceeded", "TypeError"):
+        assert reason in envoy.wait_log(reason)
+
+
 def test_metrics(envoy: FilterEnvoy) -> None:
     assert envoy.request("/metrics").json() == [5, 7]
+    envoy.request("/histogram")
+    stats = httpx.get(f"http://{envoy.admin}/stats?filter=behaviour_").text
+    assert "wasmcustom.behaviour_level: 7" in stats
+    assert int(stats.partition("wasmcustom.behaviour_seen: ")[2].split()[0]) >= 5
+    assert "wasmcustom.behaviour_spread" in stats
 
 
 def test_print_logging_and_on_log(envoy: FilterEnvoy) -> None:

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
-from lateen_filter import Counter, FilterConfig, Gauge, HttpCallError, HttpFilter, Request, Response
+from lateen_filter import Counter, FilterConfig, Gauge, Histogram, HttpCallError, HttpFilter, Request, Response
 
 log = logging.getLogger("behaviour")
 seen = Counter("behaviour_seen")
 level = Gauge("behaviour_level")
+spread = Histogram("behaviour_spread")
 baked_random = random.random()
 
 
@@ -51,31 +52,12 @@ class Maintenance(HttpFilter):
         return None
 
 
-class Cases(HttpFilter):
-    """One behaviour for each path."""
+class Requests(HttpFilter):
+    """One behaviour for each path; it sees requests only, so they take the short way."""
 
     async def on_request(self, request: Request) -> Response | None:
         case = getattr(self, "case_" + request.path.strip("/").replace("-", "_").replace("/", "_"), None)
         return None if case is None else await case(request)
-
-    async def on_response(self, request: Request, response: Response) -> Response | None:
-        if request.path == "/response/header":
-            response.headers["x-status-was"] = str(response.status)
-            response.status = 201
-        elif request.path == "/response/body":
-            response.set_body((await response.text()).upper())
-        elif request.path == "/response/error":
-            raise RuntimeError("on_response is broken")
-        elif request.path == "/response/chunks":
-            async for chunk in response.body_chunks(replace=True):
-                chunk.data = chunk.data.upper() + (b"<end>" if chunk.last else b"")
-        elif request.path == "/response/replace":
-            return Response(502, "replaced\n")
-        return None
-
-    def on_log(self, request: Request, response: Response) -> None:
-        if request.path == "/log":
-            print("on_log", request.method, response.status)
 
     async def case_headers(self, request: Request) -> Response:
         request.headers["X-New"] = "new"
@@ -209,6 +191,28 @@ class Cases(HttpFilter):
             ]
         )
 
+    async def case_call_parallel(self, request: Request) -> Response:
+        return Response(200, (await self.http.get("upstream", request.query["path"])).content)
+
+    async def case_keep(self, request: Request) -> Response:
+        self.kept = (request, request.headers) if "all" in request.query else (None, request.headers)
+        return Response(200)
+
+    async def case_kept(self, request: Request) -> Response:
+        return Response.of_json([request is self.kept[0], request.headers is self.kept[1]])
+
+    async def case_identity(self, request: Request) -> Response:
+        return Response(200, str(id(request)))
+
+    async def case_replaced_headers(self, request: Request) -> Response:
+        other: Any = {"x": "1"}
+        request.headers = other
+        return Response(200)
+
+    async def case_histogram(self, request: Request) -> Response:
+        spread.record(17)
+        return Response(200)
+
     # Bodies piece by piece
 
     async def case_chunks(self, request: Request) -> Response:
@@ -320,3 +324,58 @@ class Cases(HttpFilter):
         hoard = []
         while True:
             hoard.append(bytearray(4 << 20))
+
+
+class Cases(Requests):
+    """The same, and responses and the log as well: these requests go the long way."""
+
+    async def on_response(self, request: Request, response: Response) -> Response | None:
+        if request.path == "/response/header":
+            response.headers["x-status-was"] = str(response.status)
+            response.status = 201
+        elif request.path == "/response/body":
+            response.set_body((await response.text()).upper())
+        elif request.path == "/response/loop":
+            while True:
+                pass
+        elif request.path == "/response/error":
+            raise RuntimeError("on_response is broken")
+        elif request.path == "/response/chunks":
+            async for chunk in response.body_chunks(replace=True):
+                chunk.data = chunk.data.upper() + (b"<end>" if chunk.last else b"")
+        elif request.path == "/response/replace":
+            return Response(502, "replaced\n")
+        return None
+
+    def on_log(self, request: Request, response: Response) -> None:
+        if request.path == "/log":
+            print("on_log", request.method, response.status)
+        elif request.path == "/log/loop":
+            while True:
+                pass
+        elif request.path == "/log/raise":
+            raise RuntimeError("on_log is broken")
+
+
+class Ticker(HttpFilter):
+    """Counts; the first ticks fail."""
+
+    tick_seconds = 0.1
+
+    def on_start(self) -> None:
+        self.ticks = self.calls = 0
+
+    async def on_tick(self) -> None:
+        self.ticks += 1
+        if self.ticks == 1:
+            raise RuntimeError("on_tick is broken")
+        if self.ticks == 2:
+            while True:
+                pass
+        if self.ticks == 3:
+            wrong: Any = None
+            await wrong
+        self.calls += (await self.http.get("upstream", "/tick")).status == 200
+
+    async def on_request(self, request: Request) -> Response | None:
+        return Response.of_json([self.ticks, self.calls])
