@@ -12,7 +12,7 @@ from lateen.controlplane.blobs import Blob
 from lateen.controlplane.httproutes import UNKNOWN_BACKEND
 from lateen.envoyapi.envoy.config.cluster.v3 import cluster_pb2
 from lateen.envoyapi.envoy.config.core.v3 import grpc_service_pb2
-from lateen.envoyapi.envoy.config.listener.v3 import listener_pb2
+from lateen.envoyapi.envoy.config.listener.v3 import listener_components_pb2, listener_pb2
 from lateen.envoyapi.envoy.config.route.v3 import route_components_pb2, route_pb2
 from lateen.envoyapi.envoy.extensions.filters.http.ext_authz.v3 import ext_authz_pb2 as http_authz
 from lateen.envoyapi.envoy.extensions.filters.http.ratelimit.v3 import rate_limit_pb2
@@ -76,6 +76,8 @@ def _named(part: Message) -> Iterator[tuple[str, str]]:
     match part:
         case hcm.Rds():
             yield names.RDS, part.route_config_name
+        case hcm.HttpFilter() | listener_components_pb2.Filter() if part.HasField("config_discovery"):
+            yield names.ECDS, part.name
         case route_components_pb2.RouteAction() if part.WhichOneof("cluster_specifier") == "cluster":
             yield names.CDS, part.cluster
         case (

@@ -7,7 +7,8 @@
     # ---- expect: routes 9080
     ...
 
-`with` loads `golden/base/NAME.yaml` beside the input; after `expect:` stand the kind of resource and a pattern for its names.
+`with` loads `golden/base/NAME.yaml` beside the input; after `expect:` stand the kind of resource and a pattern for its names. `order`
+is of listeners too, but only the names of their filters.
 """
 
 from __future__ import annotations
@@ -24,12 +25,17 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from lateen.controlplane import names
+from lateen.controlplane.blobs import Blob
 from lateen.controlplane.proxy import Mode, Proxy, ProxyType
 from lateen.controlplane.snapshot import Snapshot, snapshot_for
 from lateen.envoyapi.envoy.config.cluster.v3 import cluster_pb2
+from lateen.envoyapi.envoy.config.core.v3 import extension_pb2
 from lateen.envoyapi.envoy.config.endpoint.v3 import endpoint_pb2
 from lateen.envoyapi.envoy.config.listener.v3 import listener_pb2
 from lateen.envoyapi.envoy.config.route.v3 import route_pb2
+from lateen.envoyapi.envoy.extensions.filters.network.http_connection_manager.v3 import (
+    http_connection_manager_pb2 as hcm,
+)
 from lateen.envoyapi.envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 from lateen.mesh.loader import Located, load_text
 from lateen.mesh.meshconfig import MeshConfig
@@ -43,6 +49,7 @@ KINDS: dict[str, tuple[str, type[Message]]] = {
     "listeners": (names.LDS, listener_pb2.Listener),
     "routes": (names.RDS, route_pb2.RouteConfiguration),
     "secrets": (names.SDS, secret_pb2.Secret),
+    "extensions": (names.ECDS, extension_pb2.TypedExtensionConfig),
 }
 _PROXY = re.compile(r"^# proxy: (\w+) (\S+)/(\S+) (NONE|REDIRECT)$", re.MULTILINE)
 _WITH = re.compile(r"^# with: (\S+)$", re.MULTILINE)
@@ -111,6 +118,12 @@ def render(snapshot: Snapshot, header: str) -> str:
     kind, _, pattern = header.partition(" ")
     if kind == "diagnostics":
         found: list[Any] = [f"{d.resource} {d.file}:{d.line} {d.path}: {d.message}" for d in snapshot.diagnostics]
+    elif kind == "order":
+        found = [
+            _order(blob)
+            for name, blob in sorted(snapshot.resources[names.LDS].items())
+            if fnmatch.fnmatchcase(name, pattern)
+        ]
     else:
         type_url, message = KINDS[kind]
         blobs = snapshot.resources.get(type_url, {})
@@ -121,6 +134,21 @@ def render(snapshot: Snapshot, header: str) -> str:
             for blob in chosen
         ]
     return yaml.safe_dump(found, sort_keys=True, default_flow_style=None, width=140, allow_unicode=True).strip()
+
+
+def _order(blob: Blob) -> dict[str, Any]:
+    """Of each chain of a listener the network filters, the HTTP filters in place of the connection manager."""
+    listener = listener_pb2.Listener.FromString(blob.data)
+    chains = []
+    last = [listener.default_filter_chain] if listener.HasField("default_filter_chain") else []
+    for chain in [*listener.filter_chains, *last]:
+        found = []
+        for item in chain.filters:
+            manager = hcm.HttpConnectionManager()
+            http = item.typed_config.Unpack(manager)
+            found += [part.name for part in manager.http_filters] if http else [item.name]
+        chains.append(found)
+    return {listener.name: chains}
 
 
 def rewrite(case: Case, snapshot: Snapshot) -> None:

@@ -1,0 +1,194 @@
+"""Modules from files, web servers and registries: real HTTP, every layout, and what servers should not be able to do to us."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lateen.controlplane.wasm_fetch import Credentials, Fetcher, FetchLimits, http_client
+from lateen.controlplane.wasm_url import ModuleError, parse_module_url
+from lateen.mesh.wasmplugin import WasmConfig
+from tests.controlplane.modules import module
+from tests.fakes.registry import INDEX, Registry, Reply, WebServer, serving, tar_gz
+
+MODULE = module("fetched")
+DIGEST = hashlib.sha256(MODULE).hexdigest()
+WASM = "application/vnd.module.wasm.content.layer.v1+wasm"
+TAR = "application/vnd.oci.image.layer.v1.tar+gzip"
+ALICE = Credentials("user", "wonderland")
+
+
+@pytest.fixture
+def web() -> Iterator[WebServer]:
+    with serving(WebServer) as server:
+        yield server
+
+
+@pytest.fixture
+def registry() -> Iterator[Registry]:
+    with serving(Registry) as server:
+        assert isinstance(server, Registry)
+        yield server
+
+
+async def _fetch(
+    url: str,
+    sha256: str = "",
+    credentials: Credentials | None = None,
+    *,
+    module_bytes: int = 100_000,
+    seconds: float = 20,
+) -> bytes:
+    wanted = parse_module_url(WasmConfig(url=url, sha256=sha256), "default", None)
+    async with http_client() as client:
+        return await Fetcher(client, FetchLimits(module_bytes, seconds)).fetch(wanted, credentials)
+
+
+async def test_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.wasm"
+    path.write_bytes(MODULE)
+    assert await _fetch(f"file://{path}", DIGEST) == MODULE
+    with pytest.raises(ModuleError, match=f"its sha256 is {DIGEST}, not {'0' * 64}"):
+        await _fetch(f"file://{path}", "0" * 64)
+    with pytest.raises(ModuleError, match="does not exist"):
+        await _fetch(f"file://{path}.not")
+    with pytest.raises(ModuleError, match="is not a file"):
+        await _fetch(f"file://{tmp_path}")
+    with pytest.raises(ModuleError, match="larger than 10 bytes"):
+        await _fetch(f"file://{path}", module_bytes=10)
+
+
+async def test_a_web_address(web: WebServer) -> None:
+    web.pages["/a.wasm"] = Reply(MODULE)
+    web.pages["/moved"] = Reply(status=302, headers={"location": "/a.wasm"})
+    assert await _fetch(web.url("/a.wasm")) == MODULE
+    assert await _fetch(web.url("/moved"), DIGEST) == MODULE
+
+
+@pytest.mark.parametrize(
+    ("reply", "error"),
+    [
+        (Reply(status=404), "the server answers 404"),
+        (Reply(MODULE, headers={"content-encoding": "gzip"}), "compressed"),
+        (Reply(status=302, headers={"location": "/a.wasm"}), "more than 5 redirects"),
+        (Reply(status=302, headers={"location": "file:///etc/passwd"}), "another scheme"),
+        (Reply(status=302, headers={"location": "ftp://h/a"}), "another scheme"),
+        (Reply(b"x" * 100_001), "larger than 100000 bytes"),
+        (Reply(MODULE + b"\0"), "its sha256 is"),
+    ],
+)
+async def test_answers_that_are_not_taken(web: WebServer, reply: Reply, error: str) -> None:
+    web.pages["/a.wasm"] = reply
+    with pytest.raises(ModuleError, match=error):
+        await _fetch(web.url("/a.wasm"), DIGEST)
+
+
+async def test_a_server_that_is_slow_or_not_there(web: WebServer) -> None:
+    def slow() -> Reply:
+        time.sleep(1.5)
+        return Reply(MODULE)
+
+    web.pages["/slow"] = slow
+    with pytest.raises(ModuleError, match=r"no module within 0\.2 s"):
+        await _fetch(web.url("/slow"), seconds=0.2)
+    with pytest.raises(ModuleError, match="ConnectError"):
+        await _fetch("http://127.0.0.1:1/a.wasm")
+
+
+# Registries
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        pytest.param([(WASM, MODULE)], id="one wasm layer"),
+        pytest.param([("application/wasm", MODULE)], id="the media type of the CNCF"),
+        pytest.param(
+            [("application/vnd.module.wasm.config.v1+json", b"{}"), (WASM, MODULE)], id="config and wasm layers"
+        ),
+        pytest.param([("application/octet-stream", MODULE)], id="of no particular type"),
+        pytest.param([(TAR, tar_gz({"plugin.wasm": MODULE}))], id="plugin.wasm in a tar"),
+        pytest.param([(TAR, tar_gz({"./README": b"x", "other.wasm": MODULE}))], id="another name in a tar"),
+        pytest.param(
+            [(TAR, tar_gz({"plugin.wasm": module("old")})), (TAR, tar_gz({"plugin.wasm": MODULE}))], id="replaced later"
+        ),
+        pytest.param([(TAR, tar_gz({"etc/passwd": b"x"})), (TAR, tar_gz({"plugin.wasm": MODULE}))], id="many layers"),
+        pytest.param([(TAR, tar_gz({"a.wasm": module("a"), "plugin.wasm": MODULE}))], id="plugin.wasm among others"),
+    ],
+)
+async def test_layouts(registry: Registry, layers: list[tuple[str, bytes]]) -> None:
+    digest = registry.push("org/filter:v1", layers)
+    name = f"oci://{registry.host}/org/filter"
+    assert await _fetch(f"{name}:v1") == MODULE
+    assert await _fetch(f"{name}@sha256:{digest}") == MODULE
+    assert await _fetch(f"{name}:v1", digest) == MODULE
+    assert await _fetch(f"{name}:v1", DIGEST) == MODULE
+
+
+async def test_an_index_of_platforms(registry: Registry) -> None:
+    other = registry.push("org/filter:arm", [(WASM, module("arm"))])
+    mine = registry.push("org/filter:wasm", [(WASM, MODULE)])
+    entries = [
+        f'{{"digest": "sha256:{other}", "platform": {{"architecture": "arm64", "os": "linux"}}}}',
+        f'{{"digest": "sha256:{mine}", "platform": {{"architecture": "wasm", "os": "wasip1"}}}}',
+    ]
+    content = f'{{"schemaVersion": 2, "manifests": [{", ".join(entries)}]}}'.encode()
+    digest = registry.manifest("org/filter", "all", content, INDEX)
+    assert await _fetch(f"oci://{registry.host}/org/filter:all") == MODULE
+    assert await _fetch(f"oci://{registry.host}/org/filter@sha256:{digest}") == MODULE
+
+
+@pytest.mark.parametrize(
+    ("layers", "error"),
+    [
+        ([(TAR, tar_gz({"README": b"x"}))], "holds no module"),
+        ([(TAR, tar_gz({"a.wasm": module("a"), "b.wasm": MODULE}))], "holds 2 modules, not one"),
+        ([(WASM, module("x")), (WASM, MODULE)], "holds 2 modules, not one"),
+        ([(TAR, tar_gz({"zero": b"\0" * 200_000}))], "unpacks to more than 100000 bytes"),
+        ([(TAR, b"\x1f\x8bnonsense")], "damaged"),
+        ([], "no layers"),
+    ],
+)
+async def test_images_without_a_module(registry: Registry, layers: list[tuple[str, bytes]], error: str) -> None:
+    registry.push("org/filter:v1", layers)
+    with pytest.raises(ModuleError, match=error):
+        await _fetch(f"oci://{registry.host}/org/filter:v1")
+
+
+async def test_a_registry_that_lies(registry: Registry) -> None:
+    digest = registry.push("org/filter:v1", [(WASM, MODULE)])
+    registry.pages[f"/v2/org/filter/manifests/sha256:{digest}"] = Reply(b'{"layers": []}')
+    with pytest.raises(ModuleError, match="its sha256 is"):
+        await _fetch(f"oci://{registry.host}/org/filter@sha256:{digest}")
+    registry.pages[f"/v2/org/filter/blobs/sha256:{DIGEST}"] = Reply(module("evil"))
+    with pytest.raises(ModuleError, match="its sha256 is"):
+        await _fetch(f"oci://{registry.host}/org/filter:v1")
+    registry.push("org/filter:v2", [(WASM, MODULE)])
+    with pytest.raises(ModuleError, match="the image's sha256 is"):
+        await _fetch(f"oci://{registry.host}/org/filter:v2", "0" * 64)
+    with pytest.raises(ModuleError, match="the registry has no org/filter/manifests/v3"):
+        await _fetch(f"oci://{registry.host}/org/filter:v3")
+
+
+@pytest.mark.parametrize("basic", [False, True])
+async def test_passwords(registry: Registry, basic: bool) -> None:
+    registry.password, registry.basic = "wonderland", basic
+    registry.push("org/filter:v1", [(WASM, MODULE)])
+    url = f"oci://{registry.host}/org/filter:v1"
+    assert await _fetch(url, credentials=ALICE) == MODULE
+    with pytest.raises(ModuleError, match="401"):
+        await _fetch(url)
+    with pytest.raises(ModuleError, match="401"):
+        await _fetch(url, credentials=Credentials("user", "wrong"))
+
+
+async def test_a_token_goes_to_nobody_else(registry: Registry, web: WebServer) -> None:
+    registry.password, registry.blobs_elsewhere = "wonderland", web.host
+    registry.push("org/filter:v1", [(WASM, MODULE)])
+    web.pages[f"/v2/org/filter/blobs/sha256:{DIGEST}"] = Reply(MODULE)
+    assert await _fetch(f"oci://{registry.host}/org/filter:v1", credentials=ALICE) == MODULE
+    assert [authorization for _, authorization in web.asked] == [""]
