@@ -44,9 +44,9 @@ def main() -> None:
     with contextlib.suppress(KeyboardInterrupt):
         try:
             if settings.workers > 1:
-                arguments, address = sys.argv[1:], settings.http_address
+                addresses = (settings.address, settings.http_address)
                 asyncio.run(
-                    run_workers(Service("extauthz", arguments, settings.workers, address, _DRAIN_SECONDS + 1.0))
+                    run_workers(Service("extauthz", sys.argv[1:], settings.workers, *addresses, _DRAIN_SECONDS + 1.0))
                 )
             else:
                 asyncio.run(serve(settings))

@@ -37,12 +37,18 @@ def main() -> None:
     settings = parse_settings(sys.argv[1:])
     configure_logs(settings.log_level)
     allow_many_files()
-    if settings.workers > 1:
-        own = Service("ratelimit", sys.argv[1:], settings.workers, settings.http_address, DRAIN_SECONDS + 1.0)
-        asyncio.run(run_workers(own))
-        return
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(serve(settings))
+        if settings.workers == 1:
+            asyncio.run(serve(settings))
+            return
+        addresses = (settings.address, settings.http_address)
+        try:
+            asyncio.run(
+                run_workers(Service("ratelimit", sys.argv[1:], settings.workers, *addresses, DRAIN_SECONDS + 1.0))
+            )
+        except OSError as error:
+            structlog.get_logger().error("the service cannot run", error=str(error))
+            sys.exit(1)
 
 
 def open_store(url: str) -> CounterStore:

@@ -21,6 +21,7 @@ from lateen.wire.streams import Stream, problem
 __all__ = ["Cancelled", "Closed", "Connection", "Event"]
 
 _SMALL_DATA_BYTES: Final = 64
+_STREAM_BYTES: Final = 512  # what an open stream takes beside its header block, about
 _SETTINGS_COST: Final = 10  # each may change the window of every stream
 
 
@@ -36,11 +37,11 @@ class Connection(Speaker):
         peer_identity: str | None = None,
         refused: dict[str, int] | None = None,
         age: float | None = None,
-        room: Callable[[], bool] | None = None,
+        room: Callable[[int], bool] | None = None,
     ) -> None:
         """`cache` and `refused` (counts by reason) may be shared by all connections of a server; `age` varies the limit.
 
-        `room` says whether the server may hold more than each connection's share.
+        `room` says whether the server may hold so many bytes more, beyond each connection's share.
         """
         super().__init__(limits, now, age, refused, room)
         self.peer_identity = peer_identity
@@ -182,9 +183,15 @@ class Connection(Speaker):
             self._count("streams")
             self._reset(stream_id, ErrorCode.REFUSED_STREAM, events)
             return
+        weight = len(block) + _STREAM_BYTES
+        if self._open_bytes > self._share and not self._server_has_room(weight):
+            self._count("memory")
+            self._reset(stream_id, ErrorCode.REFUSED_STREAM, events)
+            return
         now = self._now
-        stream = Stream(stream_id, head, limits.stream_window, self._sending.initial_window, now)
+        stream = Stream(stream_id, head, weight, limits.stream_window, self._sending.initial_window, now)
         self._streams[stream_id] = stream
+        self._open_bytes += weight
         due = now + limits.request_timeout
         if head.timeout is not None:
             stream.deadline = now + head.timeout
@@ -254,7 +261,7 @@ class Connection(Speaker):
             stream.body += payload
             self._held += len(payload)
             wrong = problem(stream.body, limits.request_bytes)
-            if self._held > limits.input_bytes or not self._server_has_room():
+            if self._held > limits.input_bytes or not self._server_has_room(len(payload)):
                 wrong = NO_ROOM
         if wrong is not None:
             self._refuse(stream, wrong, events)

@@ -41,7 +41,11 @@ class MergedMetrics:
         gauges: list[tuple[_Series, float]] = []
         for number, scrape in sorted(scrapes.items()):
             counts: dict[_Series, float] = {}
-            for series, value in self._read(scrape.text):
+            try:
+                read = list(self._read(scrape.text))
+            except ValueError:  # cut short: it counts with what it said last
+                continue
+            for series, value in read:
                 if self._families[series[0]][0] in _SUMMED:
                     counts[series] = value
                 else:

@@ -24,9 +24,11 @@ class Pump(asyncio.BufferedProtocol):
     """The protocol of one connection. The buffer it reads into is the server's: idle connections hold none."""
 
     __slots__ = (
+        "_awaited",
         "_carriers",
         "_connection",
         "_flushing",
+        "_held",
         "_lingering",
         "_loop",
         "_paused",
@@ -47,6 +49,8 @@ class Pump(asyncio.BufferedProtocol):
         self._connection: Connection | None = None
         self._transport: asyncio.Transport | None = None
         self._since = 0.0
+        self._awaited = 0  # bytes of messages of calls that are awaited
+        self._held = 0  # what the server was told that we hold
         self._paused = self._flushing = self._lingering = False
 
     # From the transport.
@@ -69,6 +73,8 @@ class Pump(asyncio.BufferedProtocol):
         """The transport is gone, and with it every call."""
         self._transport = None
         self._end_tasks()
+        self._connection = None
+        self._report(0)
         self._server.gone(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -132,12 +138,6 @@ class Pump(asyncio.BufferedProtocol):
             due = connection.next_deadline()
         return due
 
-    @property
-    def held(self) -> int:
-        """Bytes that wait here for the client."""
-        waiting = self._transport.get_write_buffer_size() if self._transport is not None else 0
-        return waiting + (self._connection.held if self._connection is not None else 0)
-
     def drain(self, grace: float) -> None:
         """Ask the client to go; the calls in flight may end."""
         if self._connection is None:
@@ -162,7 +162,7 @@ class Pump(asyncio.BufferedProtocol):
             peer_identity=peer_identity,
             refused=server.stats.refused,
             age=server.age(),
-            room=server.has_room,
+            room=self._has_room,
         )
         self._flush()
 
@@ -197,6 +197,20 @@ class Pump(asyncio.BufferedProtocol):
             self._flushing = True
             self._loop.call_soon(self._flush)
 
+    def _held_now(self) -> int:
+        """Bytes that wait here for the client, or for a handler; below the high water mark, the transport's do not count."""
+        waiting = self._transport.get_write_buffer_size() if self._paused and self._transport is not None else 0
+        return waiting + self._awaited + (self._connection.held if self._connection is not None else 0)
+
+    def _has_room(self, size: int) -> bool:
+        """Whether this connection may hold `size` bytes more, beyond its share, with all that others hold."""
+        server = self._server
+        return server.held - self._held + self._held_now() + size <= server.limits.server_bytes
+
+    def _report(self, held: int) -> None:
+        self._server.held += held - self._held
+        self._held = held
+
     def _flush(self) -> None:
         self._flushing = False
         connection, transport = self._connection, self._transport
@@ -214,6 +228,7 @@ class Pump(asyncio.BufferedProtocol):
             self._linger()
         else:
             self._arm(connection)
+        self._report(self._held_now())
 
     def _arm(self, connection: Connection) -> None:
         due = connection.next_deadline()
@@ -262,7 +277,8 @@ class Pump(asyncio.BufferedProtocol):
     def _run(self, connection: Connection, call: Call, result: Awaitable[bytes]) -> None:
         server = self._server
         carriers = server.carriers
-        if carriers.busy >= server.limits.calls:
+        size, limits = len(call.message), server.limits
+        if carriers.busy >= limits.calls or (self._awaited + size > limits.share_bytes and not self._has_room(size)):
             server.count("calls")
             connection.fail(call.stream_id, StatusCode.RESOURCE_EXHAUSTED, "too many calls in flight")
             if asyncio.iscoroutine(result):
@@ -271,12 +287,14 @@ class Pump(asyncio.BufferedProtocol):
         carrier = carriers.run(self, call, result)
         if carrier is not None:
             self._carriers[call.stream_id] = carrier
+            self._awaited += size
             server.stats.in_flight = carriers.busy
 
     def ended(self, call: Call, answer: object, error: BaseException | None) -> None:
         """A handler that was awaited is done."""
         server, connection = self._server, self._connection
-        self._carriers.pop(call.stream_id, None)
+        if self._carriers.pop(call.stream_id, None) is not None:
+            self._awaited -= len(call.message)
         server.stats.in_flight = server.carriers.busy
         if connection is None:
             return
@@ -306,4 +324,5 @@ class Pump(asyncio.BufferedProtocol):
     def _cancel(self, stream_id: int) -> None:
         carrier = self._carriers.pop(stream_id, None)
         if carrier is not None:
+            self._awaited -= len(carrier.call.message) if carrier.call is not None else 0
             carrier.cancel()

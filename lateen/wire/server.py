@@ -27,6 +27,7 @@ _BACKLOG: Final = 1024
 _READ_BYTES: Final = 64 * 1024
 _LAST_SECONDS: Final = 1.0  # for what was cut off to notice
 _TIMER_SECONDS: Final = 0.01  # deadlines are met to within this
+_REST: Final = 4  # times as long as looking at deadlines took, it is not done again
 
 
 @dataclass(slots=True)
@@ -62,11 +63,13 @@ class Server:
         self.cache = HeaderCache(self.limits)
         self.read_buffer = bytearray(_READ_BYTES)  # shared: it is emptied before the next read
         self.pumps: set[Pump] = set()
+        self.held = 0  # bytes that all of them hold
         self.carriers = Carriers()
         self._listener: asyncio.Server | None = None
         self._socket_path: Path | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
+        self._timer_rests = 0.0  # until then
         self._empty = asyncio.Event()
         self.log = structlog.get_logger()
 
@@ -140,10 +143,6 @@ class Server:
         if not self.pumps:
             self._empty.set()
 
-    def has_room(self) -> bool:
-        """Whether a connection may hold more than its share."""
-        return sum(pump.held for pump in self.pumps) < self.limits.server_bytes
-
     def count(self, reason: str) -> None:
         """Count something refused."""
         self.stats.refused[reason] = self.stats.refused.get(reason, 0) + 1
@@ -157,7 +156,7 @@ class Server:
         if self._timer is not None and self._timer_at <= when:
             return
         now = time.monotonic()
-        when = max(when, now + _TIMER_SECONDS)
+        when = max(when, now + _TIMER_SECONDS, self._timer_rests)
         if self._timer is not None:
             if self._timer_at <= when:  # else a busy server would put it off for ever
                 return
@@ -173,6 +172,9 @@ class Server:
             when = pump.on_time(now)
             if when is not None and (due is None or when < due):
                 due = when
+        # Many streams that are each due at another moment must not take all the time there is.
+        spent = time.monotonic() - now
+        self._timer_rests = now + (1 + _REST) * spent
         if due is not None:
             self.wake(due)
 

@@ -30,7 +30,7 @@ class Speaker:
         now: float,
         age: float | None,
         refused: dict[str, int] | None,
-        room: Callable[[], bool] | None,
+        room: Callable[[int], bool] | None,
     ) -> None:
         """Nothing is said yet."""
         self._room = room
@@ -50,6 +50,7 @@ class Speaker:
         self._last_id = 0
         self._reset_by_us = Recent(max(limits.concurrent_streams, 16))
         self._held = 0  # bytes of incomplete requests
+        self._open_bytes = 0  # about what the open streams themselves take, with their header blocks
         self._controls = Rate(limits.control_frames, limits.control_frames_per_call, now)
         self._resets = Rate(limits.resets, 1, now)
         self._draining = 0  # 1 after the first GOAWAY, 2 after the last
@@ -81,8 +82,8 @@ class Speaker:
 
     @property
     def held(self) -> int:
-        """Bytes of unfinished requests, and of answers that the transport has not taken."""
-        return self._held + self._unsent + self._sending.held
+        """Bytes of open streams, of unfinished requests, and of answers that the transport has not taken."""
+        return self._open_bytes + self._held + self._unsent + self._sending.held
 
     def answer(self, stream_id: int, message: bytes) -> None:
         """Answer a call; nothing happens if it was cancelled or answered before."""
@@ -175,7 +176,7 @@ class Speaker:
         if self._draining == 1 and life.drained_enough(now):
             self._drain_finally()
         if now >= life.drain_until and self.closed is None:
-            self._streams.clear()
+            self._forget_streams()
             self.closed = "drained, with calls in flight"
         self._next = life.next_check(idle=not self._streams, draining=self._draining)
 
@@ -205,7 +206,7 @@ class Speaker:
 
     def _server_has_room(self, size: int = 0) -> bool:
         """Whether this connection may hold so much more, with all that others hold."""
-        return self.held + size <= self._share or self._room is None or self._room()
+        return self.held + size <= self._share or self._room is None or self._room(size)
 
     def _send_slowly(self, stream: Stream, headers: bytes, body: bytes, trailers: bytes) -> None:
         stream.answered = True
@@ -227,6 +228,7 @@ class Speaker:
         """The last frame of an answer is on its way."""
         stream_id = stream.id
         del self._streams[stream_id]
+        self._open_bytes -= stream.weight
         self.answered += 1
         if not stream.ended:
             self._held -= len(stream.body)
@@ -238,6 +240,7 @@ class Speaker:
     def _drop(self, stream: Stream, events: list[Event]) -> None:
         """The stream is over before its answer."""
         del self._streams[stream.id]
+        self._open_bytes -= stream.weight
         if not stream.ended:
             self._held -= len(stream.body)
         self._sending.forget(stream)
@@ -277,7 +280,11 @@ class Speaker:
         self._count(f"connection_{code.name.lower()}")
         self._out.append(frames.goaway(self._last_id, code, reason))
         self.closed = reason
+        self._forget_streams()
+
+    def _forget_streams(self) -> None:
         self._streams.clear()
+        self._open_bytes = self._held = 0
 
     def _count(self, reason: str) -> None:
         self.refused[reason] = self.refused.get(reason, 0) + 1

@@ -33,10 +33,11 @@ class Stream:
     sent = 0  # how much of `out` went
     trailers = b""  # frames after `out`
 
-    def __init__(self, stream_id: int, head: Head, credit: int, window: int, now: float) -> None:
+    def __init__(self, stream_id: int, head: Head, weight: int, credit: int, window: int, now: float) -> None:
         """A stream whose header block is complete."""
         self.id = stream_id
         self.head = head
+        self.weight = weight  # bytes that it is reckoned to take, with its header block
         self.credit = credit  # what the client may still send
         self.window = window  # what we may still send
         self.since = now  # when the headers came, then when our answer last moved

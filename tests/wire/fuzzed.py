@@ -165,6 +165,7 @@ class Play:
         assert len(connection._streams) <= 4
         assert connection._held <= max(LIMITS.input_bytes, 0) + 16_384 or connection._limits is not LIMITS
         assert connection._held >= 0
+        assert connection._open_bytes == sum(stream.weight for stream in connection._streams.values())
         assert len(connection._partial) <= 16_384 + 9
         assert connection._sending.held >= 0
         assert len(self._cache) <= 4 * _ENTRIES
@@ -231,6 +232,7 @@ def frame_bytes(data: bytes) -> None:
     assert len(connection._partial) <= 16_384 + 9
     assert 0 <= connection._held <= LIMITS.input_bytes
     assert connection.open_streams <= LIMITS.concurrent_streams
+    assert connection._open_bytes == sum(stream.weight for stream in connection._streams.values())
     called = {event.stream_id for event in events if isinstance(event, Call)}
     assert len(called) <= LIMITS.concurrent_streams
     if connection.closed is not None:

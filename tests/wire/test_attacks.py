@@ -275,6 +275,53 @@ async def test_what_all_connections_hold_together_is_bounded() -> None:
                 assert len((await raw.answer(3))[0]) == 10_000
 
 
+async def test_what_open_calls_take_themselves_is_bounded() -> None:
+    """Header blocks of calls whose messages never come, on several connections."""
+    limits = {"server_bytes": 2 * MEGABYTE, "share_bytes": 64 * 1024, **SHORT, "request_timeout": 60.0}
+    with server(Options(limits=limits)) as process:
+        async with neighbour(process), contextlib.AsyncExitStack() as stack:
+            raws = [await stack.enter_async_context(await Raw.open(process.address)) for _ in range(4)]
+
+            async def open_calls(raw: Raw) -> int:
+                """How many of 300 calls were refused; the last one says when all were looked at."""
+                for number in range(300):
+                    long = b"\x00\x05x-pad\x7f\xc1\x3d" + b"%04d" * 2000 % (
+                        (number,) * 2000
+                    )  # 8000 bytes, without a Huffman code
+                    await raw.send(frames.headers(2 * number + 1, raw.coder.request(handlers.ECHO) + long))
+                await raw.send(frames.ping(b"all sent"))
+                refused = 0
+                while (frame := await raw.until(frames.RST_STREAM, frames.PING)).type == frames.RST_STREAM:
+                    assert frame.error == "REFUSED_STREAM"
+                    refused += 1
+                return refused
+
+            found = await asyncio.gather(*(open_calls(raw) for raw in raws))
+            # Some 8.6 kB each: every share takes seven, the server's two megabytes 240.
+            assert 100 < 4 * 300 - sum(found) < 300
+
+
+async def test_messages_of_calls_that_wait_are_bounded() -> None:
+    """A handler that waits holds its message: beyond the server's bound, calls are refused and small ones served."""
+    limits = {"server_bytes": 8 * MEGABYTE, "share_bytes": 64 * 1024, **SHORT, "request_timeout": 20.0}
+    with server(Options(limits=limits)) as process:
+        async with neighbour(process), grpc.aio.insecure_channel(process.address) as channel:
+            wait = method(channel, handlers.WAIT)
+            held: list[grpc.aio.UnaryUnaryCall[bytes, bytes]] = []
+            for _ in range(12):
+                call = wait(b"x" * 2 * MEGABYTE, timeout=PATIENCE)
+                await asyncio.sleep(0.1)
+                held.append(call)
+            async with asyncio.timeout(PATIENCE):
+                while sum(call.done() for call in held) < 8:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+            assert {await call.code() for call in held if call.done()} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+            small = wait(b"small", timeout=0.5)
+            assert await small.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+            for call in held:
+                call.cancel()
+
+
 HPACK_BOMBS: dict[str, Callable[[Coder], bytes]] = {
     "one huge entry, referred to again and again": lambda coder: coder.block([("x-a", "b" * 3000)]) + b"\xbe" * 12_000,
     "many fields": lambda coder: coder.block(frames.request_fields(handlers.ECHO)) + b"\x88" * 15_000,

@@ -53,6 +53,7 @@ async def test_connections_reach_their_age_under_load_without_a_failed_call() ->
         await asyncio.gather(*tasks)
     await carrier.stop(1)
     assert load.calls > 100
+    assert carrier.held == 0
 
 
 async def test_deadlines_are_kept_however_busy_the_server_is() -> None:
@@ -108,7 +109,7 @@ async def test_stopping_waits_for_calls_only_as_long_as_it_should() -> None:
         async with asyncio.timeout(PATIENCE):
             await carrier.stop(0.2)
         assert await waiting.code() is grpc.StatusCode.UNAVAILABLE
-    assert carrier.stats.in_flight == carrier.stats.open_connections == 0
+    assert carrier.stats.in_flight == carrier.stats.open_connections == carrier.held == 0
 
 
 @dataclass
