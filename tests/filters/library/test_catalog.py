@@ -18,7 +18,7 @@ FILES = {path.split(":")[0]: name for name, path in catalog().items()}
 
 def _filter(name: str) -> type[HttpFilter]:
     module, _, attribute = catalog()[name].partition(":")
-    found = getattr(importlib.import_module(module), attribute)
+    found: type[HttpFilter] = getattr(importlib.import_module(module), attribute)
     assert issubclass(found, HttpFilter)
     return found
 

@@ -176,11 +176,12 @@ def _send(
     **parameters: str | int | None,
 ) -> Answer:
     """Sign a request, and send it with some of it changed."""
-    given = {
+    given: dict[str, str | int | None] = {
         "created": int(time.time()),
         "keyid": "shop",
         "nonce": base64.b64encode(time.time_ns().to_bytes(8, "big")).decode(),
-    } | parameters
+        **parameters,
+    }
     headers = {"x-a": "1"}
     if body is not None:
         headers["content-digest"] = content_digest(body)
@@ -227,9 +228,8 @@ def test_signed_requests_pass_once_and_others_never(either_host: FilterHostFacto
     healthy = host.request(path="/health", headers={"x-consumer": "root"}).upstream_request
     assert healthy is not None
     assert "x-consumer" not in healthy.headers
-    once = {"created": now, "nonce": "once"}
-    assert _send(host, **once).status == 200
-    again = _send(host, **once)
+    assert _send(host, created=now, nonce="once").status == 200
+    again = _send(host, created=now, nonce="once")
     assert (again.status, again.json()) == (401, {"error": "the request was sent before"})
     assert host.metrics["hmac_signature_replayed"] == 1
     for hostile in ("x" * 60_000, 'sig=("@method"', "\udcff", 'sig=("@method");created=1;keyid="shop"'):
