@@ -41,6 +41,7 @@ _DURATION_BUCKETS = (
 )
 _BYTES_BUCKETS = (64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
 _NEVER = Duration()
+_RELEASED_BYTES, _RELEASE_SECONDS = 100 * 1024 * 1024, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,9 @@ def bootstrap(proxy: ProxySpec, mesh: Mesh) -> bootstrap_pb2.Bootstrap:
         overload_manager=_overload_manager(),
         bootstrap_extensions=[_custom_stat_namespace()],
     )
+    # Compiling a plugin's module takes memory for a moment that the allocator would keep: give it back, in the background.
+    message.memory_allocator_manager.bytes_to_release = _RELEASED_BYTES
+    message.memory_allocator_manager.memory_release_interval.seconds = _RELEASE_SECONDS
     # Cluster statistics cost memory for every cluster a proxy can see, used or not: make them at their first use.
     message.deferred_stat_options.enable_deferred_creation_stats = True
     if loopback:

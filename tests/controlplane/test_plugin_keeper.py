@@ -66,7 +66,7 @@ class Rig:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(PATIENCE):
-            while not condition():
+            while not condition():  # noqa: ASYNC110 - what is waited for has no event
                 await asyncio.sleep(0.01)
 
     async def settled(self, key: ResourceKey = KEY) -> tuple[PluginStanding, str]:
