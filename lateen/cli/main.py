@@ -477,8 +477,21 @@ def _serve(module: str, arguments: list[str] | None) -> None:
     os.execv(sys.executable, [sys.executable, "-P", "-m", module, *(arguments or ())])  # noqa: S606
 
 
+def _open_missing_streams() -> None:
+    """Called without stdin, stdout or stderr (`2>&-`): nothing else that is opened may take their numbers."""
+    import os
+
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+            setattr(sys, name, os.fdopen(number, mode))
+
+
 def main() -> None:
     """Run the command line; every way out has a documented exit code."""
+    _open_missing_streams()
     try:
         app(prog_name="lateen")
     except CommandError as error:

@@ -205,3 +205,15 @@ def test_logs_of_a_mesh_that_has_ended_are_pointed_at(
     result = run("logs", "controlplane")
     assert result.code == 4
     assert f"the logs of the last one: {kept}" in result.err
+
+
+@pytest.mark.parametrize(("closed", "printed"), [("<&-", True), (">&-", False), ("2>&-", True), ("<&- 2>&-", True)])
+def test_without_some_standard_stream(closed: str, *, printed: bool) -> None:
+    script = f'"$0" -m lateen.cli.main analyze "$1" -o json {closed}; echo "code $?"'
+    example = str(Path(__file__).parents[2] / "envoy-configs" / "payments")
+    done = subprocess.run(
+        ["sh", "-c", script, sys.executable, example], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert "code 0" in done.stdout
+    assert ('"diagnostics"' in done.stdout) == printed
+    assert "Traceback" not in done.stderr
