@@ -29,6 +29,7 @@ from lateen.policy.request import CheckInput
 from lateen.policy.tokens import KeySource, TokenRule, is_cors_preflight
 
 TARGET_HEADER: Final = "x-lateen-target"
+PEER_HEADER: Final = "x-lateen-peer"
 _MAX_TARGET: Final = 512
 _NOTHING: Final = CheckInput(http=False)
 
@@ -77,14 +78,16 @@ class Checker:
         self.tokens = TokenCache()
         self.seen = SeenTokens()
 
-    def check(self, target: str, caller: str, data: bytes) -> bytes | Awaitable[bytes]:
+    def check(self, target: str, caller: str, data: bytes, *, peer: str = "") -> bytes | Awaitable[bytes]:
         """Decide one encoded CheckRequest for `target`, asked by the proxy with the identity `caller`.
+
+        `peer` is the address that the connection really came from, where a load balancer announces another (PROXY protocol).
 
         The answer is there at once, unless keys have to be fetched first: then it is awaited.
         """
         started = time.perf_counter()
         try:
-            outcome = self._check(target, caller, data)
+            outcome = self._check(target, caller, data, peer)
         except Exception:  # noqa: BLE001 - whatever the fault, a request must not pass unchecked
             outcome = self._failed(target)
         return self._later(outcome, started) if isinstance(outcome, Undecided) else self._counted(outcome, started)
@@ -104,7 +107,7 @@ class Checker:
         self._log.exception("a check failed, the request is denied", target=target)
         return self._denied(target, _NOTHING, None, Decision(Verdict.DENY, reason="internal error"))
 
-    def _check(self, target: str, caller: str, data: bytes) -> Outcome | Undecided:
+    def _check(self, target: str, caller: str, data: bytes, peer: str) -> Outcome | Undecided:
         workload = self._policies.get(target)
         problem = _problem(workload, target, caller)
         if workload is None or workload.rules is None or problem:
@@ -113,6 +116,8 @@ class Checker:
             check = parse_check(data, workload.trusted_hops)
         except MalformedRequest as error:
             return self._denied(target, _NOTHING, None, Decision(Verdict.DENY, reason=str(error)))
+        if peer:
+            check = check._replace(input=check.input._replace(source_ip=peer))
         rules = workload.rules
         if not rules.tokens.rules or not check.input.http:
             return self._decided(target, rules, check, NO_CHANGES)

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
-from extauthz.check import TARGET_HEADER, Checker
+from extauthz.check import PEER_HEADER, TARGET_HEADER, Checker
 from lateen.envoyapi.grpc.health.v1 import health_pb2
 from lateen.wire.call import Call
 from lateen.wire.limits import Limits
@@ -31,9 +31,12 @@ def handlers(checker: Checker, health: Health) -> Mapping[str, Callable[[Call, b
     """Authorization and grpc.health.v1."""
 
     def check(call: Call, data: bytes) -> bytes | Awaitable[bytes]:
-        # The target the proxy's configuration names. Two of them name none: a request header must not be able to add one.
-        targets = call.metadata_values(TARGET_HEADER)
-        return checker.check(targets[0] if len(targets) == 1 else "", call.peer_identity or "", data)
+        # What the proxy's configuration names. Two targets are none: a request header must not be able to add one. Nor a peer.
+        targets, peers = call.metadata_values(TARGET_HEADER), call.metadata_values(PEER_HEADER)
+        clear = len(targets) == 1 and len(peers) <= 1
+        return checker.check(
+            targets[0] if clear else "", call.peer_identity or "", data, peer=peers[0] if clear and peers else ""
+        )
 
     def check_health(_: Call, __: bytes) -> bytes:
         serving = health_pb2.HealthCheckResponse.SERVING

@@ -227,10 +227,15 @@ def _answer(
     )
 
 
+def is_gateway(view: MeshView, workload: Workload) -> bool:
+    """Whether this is a gateway of either API: what comes to it comes from outside, whatever the mesh's mutual TLS."""
+    return workload.is_gateway or bool(view.istio_gateways(workload))
+
+
 def _mutual_tls(view: MeshView, workload: Workload, question: Question) -> tuple[PeerAuthentication | None, str] | None:
     """The PeerAuthentication that refuses the connection, or a note why the peer has no identity; None: all is as it looks."""
     port = question.request.destination_port
-    if workload.is_gateway:
+    if is_gateway(view, workload):
         return None
     mode = view.mtls_mode(workload.namespace, workload.labels, port or None)
     if mode is MutualTlsMode.STRICT and not question.mutual_tls:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from lateen.cli.asking import Answer, KeysOf, Question, ask, compile_for, nearest_rules
+from lateen.cli.asking import Answer, KeysOf, Question, ask, compile_for, is_gateway, nearest_rules
 from lateen.cli.exits import CommandError, Exit
 from lateen.cli.meshview import find_port, find_workload, view_of_files, view_of_running
 from lateen.cli.output import Format, emit, render_data
@@ -107,14 +107,14 @@ def question_of(
         problem = f"port {number} of {workload.key} carries {service_port.protocol}: its requests are not read"
         raise CommandError(Exit.USAGE, problem, "leave METHOD and PATH out")
     principal, source_ip = identity_of(view, source) if source else ("", "")
-    if not source and not plaintext and not workload.is_gateway:
+    if not source and not plaintext and not is_gateway(view, workload):
         raise CommandError(Exit.USAGE, "who asks?", "add --from WORKLOAD or IDENTITY, or --plaintext")
     sni = (
         outbound_sni(service.hostname, service_port.number) if service is not None and service_port is not None else ""
     )
     base = CheckInput(
         http=method is not None,
-        sni="" if plaintext or workload.is_gateway else sni,
+        sni="" if plaintext or is_gateway(view, workload) else sni,
         principal="" if plaintext else principal,
         source_ip=source_ip,
         remote_ip=source_ip,

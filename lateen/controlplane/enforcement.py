@@ -36,6 +36,11 @@ def enforcement_of(
     )
 
 
+def announces_clients(view: MeshView) -> bool:
+    """Whether a load balancer in front of the gateways names its clients by the PROXY protocol."""
+    return (view.mesh.default_config.gateway_topology or {}).get("proxyProtocol") is not None
+
+
 def trusted_hops(view: MeshView) -> int:
     """How many proxies in front of the mesh are believed about X-Forwarded-For."""
     hops = (view.mesh.default_config.gateway_topology or {}).get("numTrustedProxies")

@@ -39,6 +39,7 @@ from lateen.mesh.plugins import Phase
 
 _AUTHZ_TIMEOUT = timedelta(seconds=2)
 _LIMIT_TIMEOUT = timedelta(seconds=1)
+_DIRECT_PEER = "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"
 _FORBIDDEN = 403
 _UNAVAILABLE = 503
 ALLOW_STAGE = 0
@@ -59,6 +60,8 @@ class Enforcement:
     tcp_checks: tuple[lc.Filter, ...] = ()
     trusted_hops: int = 0
     """Of X-Forwarded-For, where Envoy itself looks at the client's address."""
+    announced: bool = False
+    """Whether a load balancer announces clients (PROXY protocol): then a question says who the peer really is."""
 
 
 NO_ENFORCEMENT = Enforcement()
@@ -98,8 +101,10 @@ def check_retries() -> base_pb2.RetryPolicy:
     )
 
 
-def _ask_authz(target: str) -> grpc_service_pb2.GrpcService:
-    service = _grpc(names.EXT_AUTHZ, target, _AUTHZ_TIMEOUT)
+def _ask_authz(enforcement: Enforcement) -> grpc_service_pb2.GrpcService:
+    service = _grpc(names.EXT_AUTHZ, enforcement.target, _AUTHZ_TIMEOUT)
+    if enforcement.announced:
+        service.initial_metadata.append(base_pb2.HeaderValue(key=names.PEER_HEADER, value=_DIRECT_PEER))
     service.retry_policy.CopyFrom(check_retries())
     return service
 
@@ -107,7 +112,7 @@ def _ask_authz(target: str) -> grpc_service_pb2.GrpcService:
 def ext_authz(enforcement: Enforcement, *, routes_on_claims: bool = False) -> hcm.HttpFilter:
     """Ask the authorization service about each request. It fails closed."""
     config = http_authz.ExtAuthz(
-        grpc_service=_ask_authz(enforcement.target),
+        grpc_service=_ask_authz(enforcement),
         transport_api_version=config_source_pb2.V3,
         failure_mode_allow=False,
         include_peer_certificate=False,
@@ -140,7 +145,7 @@ def network_ext_authz(enforcement: Enforcement) -> lc.Filter:
     """Ask the authorization service about each TCP connection. It fails closed."""
     config = network_authz.ExtAuthz(
         stat_prefix="lateen",
-        grpc_service=_ask_authz(enforcement.target),
+        grpc_service=_ask_authz(enforcement),
         transport_api_version=config_source_pb2.V3,
         failure_mode_allow=False,
         include_peer_certificate=False,

@@ -9,7 +9,7 @@ from lateen.controlplane import filters, gateway_tls, names, routes, tls_context
 from lateen.controlplane.access_logs import access_logs
 from lateen.controlplane.authorization import no_keys
 from lateen.controlplane.destinations import Destinations
-from lateen.controlplane.enforcement import claims_namespace, enforcement_of, rate_limits_of
+from lateen.controlplane.enforcement import announces_clients, claims_namespace, enforcement_of, rate_limits_of
 from lateen.controlplane.filters import Enforcement
 from lateen.controlplane.findings import TranslationError
 from lateen.controlplane.gateway_tls import SecretRef
@@ -17,7 +17,7 @@ from lateen.controlplane.httproutes import translate_http_routes
 from lateen.controlplane.listeners import Made, cidr, tls_inspector
 from lateen.controlplane.native_jwt import KeysOf
 from lateen.controlplane.plugins import WorkloadPlugins
-from lateen.controlplane.protos import TRUE, address, metadata
+from lateen.controlplane.protos import TRUE, address, metadata, packed
 from lateen.controlplane.proxy import Proxy
 from lateen.controlplane.route_matches import Client, is_catch_all
 from lateen.controlplane.routes import RouteContext, virtual_host
@@ -30,6 +30,7 @@ from lateen.envoyapi.envoy.config.listener.v3 import listener_components_pb2 as 
 from lateen.envoyapi.envoy.config.listener.v3 import listener_pb2
 from lateen.envoyapi.envoy.config.route.v3 import route_components_pb2 as rc
 from lateen.envoyapi.envoy.config.route.v3 import route_pb2
+from lateen.envoyapi.envoy.extensions.filters.listener.proxy_protocol.v3 import proxy_protocol_pb2
 from lateen.envoyapi.envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2 as hcm,
 )
@@ -82,7 +83,6 @@ class _Port:
     http: _Hosts | None = None
     chains: list[lc.FilterChain] = dataclasses.field(default_factory=list)
     inspect: bool = False
-    proxy_protocol: bool = False
     origins: list[ResourceKey] = dataclasses.field(default_factory=list)
     names: set[str] = dataclasses.field(default_factory=set)
 
@@ -95,7 +95,9 @@ class GatewayBuilder:
         self.view: MeshView = scope.view
         self.proxy = proxy
         self.workload = workload
-        self.enforcement: Enforcement = enforcement_of(self.view, workload, keys, routes_on_claims=True)
+        self.enforcement: Enforcement = dataclasses.replace(
+            enforcement_of(self.view, workload, keys, routes_on_claims=True), announced=announces_clients(self.view)
+        )
         self.limits = rate_limits_of(self.view, workload)
         self.claims = claims_namespace(self.view, workload)
         self.peer = peer_of(self.view, workload)
@@ -331,9 +333,17 @@ class GatewayBuilder:
                 filter_chains=port.chains,
                 access_log=access_logs(self.view.mesh, unmatched_only=True),
             )
+            if announces_clients(self.view):
+                listener.listener_filters.append(_proxy_protocol())
             if port.inspect:
                 listener.listener_filters.append(tls_inspector())
             yield Made(listener, tuple(port.origins))
+
+
+def _proxy_protocol() -> lc.ListenerFilter:
+    """Behind a load balancer that says in front of each connection who its client is: connections without that are refused."""
+    name = "envoy.filters.listener.proxy_protocol"
+    return lc.ListenerFilter(name=name, typed_config=packed(proxy_protocol_pb2.ProxyProtocol()))
 
 
 def _bound_port(number: int) -> int:

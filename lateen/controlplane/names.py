@@ -35,6 +35,7 @@ ADS_CLUSTER: Final = "xds-grpc"
 EXT_AUTHZ: Final = ("lateen-extauthz", "istio-system", 9191)
 RATE_LIMIT: Final = ("lateen-ratelimit", "istio-system", 8081)
 TARGET_HEADER: Final = "x-lateen-target"
+PEER_HEADER: Final = "x-lateen-peer"
 RATE_LIMIT_DOMAIN: Final = "lateen"
 METADATA_NAMESPACE: Final = "lateen"
 

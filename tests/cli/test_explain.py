@@ -349,3 +349,24 @@ spec: {{action: DENY, rules: [{{when: [{{key: '{key}', values: ['{value}']}}]}}]
     found = answer(made, "GET", "/", "app", source=None, plaintext=True)
     assert found.allowed is allowed
     assert text in render_answer(found)
+
+
+def test_a_gateway_takes_plaintext_whatever_the_mesh_does() -> None:
+    documents = """
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: edge, namespace: n}
+spec: {address: 10.0.0.9, labels: {istio: ingressgateway}}
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: front, namespace: n}
+spec: {selector: {istio: ingressgateway}, servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ["*"]}]}
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default, namespace: n}
+spec: {mtls: {mode: STRICT}}
+"""
+    made = MeshView.build(load_text(documents, "mesh.yaml").resources, MeshConfig())
+    assert answer(made, "GET", "/", "edge", source=None).allowed

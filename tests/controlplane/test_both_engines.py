@@ -60,7 +60,7 @@ CASES = [
     _peers("when-account", _when("source.serviceAccount", "a/x")),
     Case("trust-domains", [Ask(OK, A), Ask(NO)], [_source(trustDomains=["cluster.*"])]),
     Case("not-principals", [Ask(NO, A), Ask(OK, B), Ask(OK)], [_source(notPrincipals=[A])]),
-    Case("ip-blocks", [_FROM_2, Ask(NO), Ask(CLOSED, tcp=True)], [_source(ipBlocks=["127.0.0.2"])]),
+    Case("ip-blocks", [_FROM_2, Ask(NO), Ask(NO, headers={"x-forwarded-for": "127.0.0.2, 127.0.0.2"}), Ask(CLOSED, tcp=True)], [_source(ipBlocks=["127.0.0.2"])]),
     Case("when-ip", [_FROM_2, Ask(NO)], [_when("source.ip", "127.0.0.2/31")]),
     _of_http(
         "remote-ip-blocks",

@@ -8,6 +8,7 @@ import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import grpc
 import httpx
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.timeout(180)
 _MESH = """
 kind: MeshConfig
 apiVersion: lateen.dev/v1alpha1
-spec: {enforcement: ENGINE}
+spec: {enforcement: ENGINE, defaultConfig: {gatewayTopology: TOPOLOGY}}
 ---
 apiVersion: networking.istio.io/v1
 kind: ServiceEntry
@@ -193,17 +194,49 @@ def _raw_server(address: tuple[str, int], context: ssl.SSLContext | None) -> Ite
         listener.shutdown(socket.SHUT_RDWR)
 
 
+_BY_CLIENT = """
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: by-client, namespace: default}
+spec:
+  selector: {matchLabels: {istio: ingressgateway}}
+  rules:
+  - from: [{source: {remoteIpBlocks: [10.0.0.0/8]}}]
+  - {from: [{source: {ipBlocks: [127.0.0.0/8]}}], to: [{operation: {paths: [/peer], ports: ["8090"]}}]}
+  - {from: [{source: {ipBlocks: [9.9.9.0/24]}}]}
+  - {from: [{source: {ipBlocks: [127.0.0.2]}}]}
+"""
+
+
 @pytest.fixture(scope="module", params=["extAuthz", "native"])
 def world(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[World]:
-    net, authority, folder = lease(), Authority(), tmp_path_factory.mktemp("gateway")
-    mesh = Mesh(net, text=_MESH.replace("ENGINE", request.param).replace("ISSUER", ISSUER).replace("JWKS", JWKS))
+    text = _MESH.replace("TOPOLOGY", "{}")
+    with _running(text, request.param, tmp_path_factory.mktemp("gateway")) as started:
+        yield started
+
+
+@pytest.fixture(scope="module", params=["extAuthz", "native"])
+def behind_balancer(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[World]:
+    before = _MESH.partition("---\napiVersion: security.istio.io")[0]
+    text = before.replace("TOPOLOGY", "{proxyProtocol: {}}") + _BY_CLIENT
+    with _running(text, request.param, tmp_path_factory.mktemp("balanced")) as started:
+        yield started
+
+
+@contextlib.contextmanager
+def _running(text: str, engine: str, folder: Path) -> Iterator[World]:
+    net, authority = lease(), Authority()
+    mesh = Mesh(net, text=text.replace("ENGINE", engine).replace("ISSUER", ISSUER).replace("JWKS", JWKS))
     policies = Policies(KeyKeeper(httpx.AsyncClient()).want)
     policies.take({blob.name: blob.data for blob in workload_policies(mesh.view)}, [])
     checker = Checker(policies, KeyKeeper(httpx.AsyncClient()), Metrics(), Denials())
 
     def check(data: bytes, context: grpc.ServicerContext) -> bytes:
         target = next(str(value) for key, value in context.invocation_metadata() if key == "x-lateen-target")
-        answer = checker.check(target, "spiffe://cluster.local/ns/default/sa/gateway", data)
+        peers = [str(value) for key, value in context.invocation_metadata() if key == "x-lateen-peer"]
+        peer = peers[0] if peers else ""
+        answer = checker.check(target, "spiffe://cluster.local/ns/default/sa/gateway", data, peer=peer)
         assert isinstance(answer, bytes), "inline keys need no waiting"
         return answer
 
@@ -251,3 +284,45 @@ def test_tls_that_is_passed_through(world: World, name: str, expected: bytes) ->
 @pytest.mark.parametrize(("source", "expected"), [("127.0.0.2", b"welcome"), ("127.0.0.1", b"")])
 def test_tcp(world: World, source: str, expected: bytes) -> None:
     assert world.raw(9000, source=source) == expected
+
+
+def _said(
+    world: World, port: int, announced: str, path: str = "/", *, forwarded: str = "", source: str = "127.0.0.1"
+) -> bytes:
+    """What is answered to a request, or to bytes on the TCP port, that a load balancer passes on from `announced`."""
+    line = f"PROXY TCP4 {announced} 127.0.0.1 4000 {port}\r\n" if announced else ""
+    more = f"x-forwarded-for: {forwarded}\r\n" if forwarded else ""
+    request = f"{line}GET {path} HTTP/1.1\r\nhost: www.test\r\n{more}connection: close\r\n\r\n"
+    with (
+        contextlib.suppress(ConnectionError),
+        socket.create_connection((world.gateway, port), timeout=20, source_address=(source, 0)) as plain,
+    ):
+        plain.sendall(request.encode())
+        return plain.recv(12)
+    return b""
+
+
+@pytest.mark.parametrize(
+    ("announced", "path", "forwarded", "expected"),
+    [
+        ("10.1.1.1", "/", "", b"HTTP/1.1 200"),
+        ("9.9.9.9", "/", "", b"HTTP/1.1 403"),
+        ("9.9.9.9", "/", "10.1.1.1", b"HTTP/1.1 403"),
+        ("9.9.9.9", "/peer", "", b"HTTP/1.1 200"),
+        ("", "/", "", b""),
+    ],
+)
+def test_clients_that_a_balancer_announces(
+    behind_balancer: World, announced: str, path: str, forwarded: str, expected: bytes
+) -> None:
+    assert _said(behind_balancer, 8090, announced, path, forwarded=forwarded) == expected
+
+
+@pytest.mark.parametrize(("announced", "expected"), [("10.1.1.1", b"welcome"), ("9.9.9.9", b""), ("", b"")])
+def test_tcp_clients_that_a_balancer_announces(behind_balancer: World, announced: str, expected: bytes) -> None:
+    assert _said(behind_balancer, 9000, announced) == expected
+
+
+def test_the_balancer_itself_is_the_peer(behind_balancer: World) -> None:
+    assert _said(behind_balancer, 9000, "9.9.9.9", source="127.0.0.2") == b"welcome"
+    assert _said(behind_balancer, 8090, "9.9.9.9", source="127.0.0.2") == b"HTTP/1.1 200"

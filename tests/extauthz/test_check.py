@@ -14,6 +14,7 @@ from extauthz.denials import render_denial
 from extauthz.policies import GRACE_SECONDS
 from lateen.adsclient.client import ResourcesRejected
 from lateen.envoyapi.envoy.config.core.v3 import base_pb2
+from lateen.envoyapi.envoy.service.auth.v3 import external_auth_pb2
 from lateen.jwks.fetch import http_client
 from tests.extauthz.service import PROXY, TARGET, Service, http, workload
 from tests.extauthz.tokens import JWKS, KEY, OTHER_KEY, token
@@ -262,3 +263,19 @@ async def test_verified_claims_and_the_deciding_rule_are_dynamic_metadata(servic
     lateen = denied.dynamic_metadata.fields["lateen"].struct_value
     assert lateen["denial_id"] == denied.denied_response.headers[0].header.value
     assert 'lateen_authz_decisions_total{policy="ns/p0",verdict="allow"} 1.0' in service.metrics.render().decode()
+
+
+async def test_the_peer_behind_an_announced_client_is_the_connections_own(service: Service) -> None:
+    service.load({"rules": [{"from": [{"source": {"ipBlocks": ["127.0.0.9"]}}]}, {"from": [{"source": {"remoteIpBlocks": ["10.0.0.2"]}}]}]})  # fmt: skip
+
+    def allowed(source: str, peer: str) -> bool:
+        request = http()
+        request.attributes.source.address.socket_address.address = source
+        answer = service.checker.check(TARGET, PROXY, request.SerializeToString(), peer=peer)
+        assert isinstance(answer, bytes)
+        return bool(external_auth_pb2.CheckResponse.FromString(answer).status.code == 0)
+
+    assert allowed("10.0.0.1", "127.0.0.9")
+    assert not allowed("10.0.0.1", "")
+    assert not allowed("127.0.0.9", "10.0.0.1"), "what is announced is no peer"
+    assert allowed("10.0.0.2", "127.0.0.8"), "but it is the client"

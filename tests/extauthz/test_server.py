@@ -84,6 +84,9 @@ async def test_the_caller_is_its_certificate_and_the_target_its_metadata(running
     assert await running.code("", [target]) == 7
     assert await running.code(PROXY, []) == 7
     assert await running.code(PROXY, [("x-lateen-target", "ns/other"), target]) == 7
+    peer = ("x-lateen-peer", "10.0.0.9")
+    assert await running.code(PROXY, [target, peer]) == 0
+    assert await running.code(PROXY, [target, peer, peer]) == 7, "what is said twice is not believed"
 
 
 async def test_health_follows_the_arrival_of_policies(running: Running) -> None:
