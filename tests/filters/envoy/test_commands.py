@@ -19,13 +19,13 @@ def lateen(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProc
 
 def test_inspect_tells_filters_configuration_and_modules(module: Path) -> None:
     found = json.loads(lateen("inspect", str(module), "-o", "json").stdout)
-    assert [item["name"] for item in found["manifest"]["filters"]] == ["cases", "maintenance"]
+    assert [item["name"] for item in found["manifest"]["filters"]] == ["cases", "maintenance", "requests", "ticker"]
     assert found["manifest"]["filters"][1]["config"]["required"] == ["message"]
     assert found["manifest"]["seed"] == 7
     assert "hashlib" in found["manifest"]["modules"]
     assert "env.proxy_log" in found["imports"]
     assert "proxy_on_request_headers" in found["exports"]
-    assert "proxy_on_tick" not in found["exports"]
+    assert "proxy_on_tick" in found["exports"]
 
 
 def test_inspect_refuses_what_is_no_module(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Filters for the tests against Envoy, all in one module: each path of `cases` does one thing. Built once."""
 
+import gc
 import json
 import logging
 import random
@@ -212,6 +213,10 @@ class Requests(HttpFilter):
     async def case_histogram(self, request: Request) -> Response:
         spread.record(17)
         return Response(200)
+
+    async def case_blocks(self, request: Request) -> Response:
+        gc.collect()
+        return Response(200, str(sys.getallocatedblocks()))
 
     # Bodies piece by piece
 

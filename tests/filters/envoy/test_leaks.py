@@ -1,0 +1,49 @@
+"""Requests of every kind leave nothing behind in the VM."""
+
+import http.client
+
+import pytest
+
+from tests.filters.envoy.envoys import FilterEnvoy
+
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("filters"), pytest.mark.timeout(600)]
+
+KINDS = {
+    "nothing": ("GET", "/nothing", b""),
+    "headers": ("GET", "/headers?a=1", b""),
+    "body": ("POST", "/body", b"x" * 20_000),
+    "replaced body": ("POST", "/body/replace", b"[1]"),
+    "chunks": ("POST", "/chunks/replace", b"x" * 20_000),
+    "call": ("GET", "/call/pass", b""),
+    "exception": ("GET", "/raise", b""),
+    "shared": ("GET", "/shared", b""),
+    "metrics": ("GET", "/metrics", b""),
+    "properties": ("GET", "/properties", b""),
+    "response body": ("GET", "/response/body", b""),
+    "response replaced": ("GET", "/response/replace", b""),
+}
+REPEATED = 60
+SPARE = REPEATED // 2
+"""Blocks that caches and counters may take: less than one for every second request."""
+
+
+@pytest.mark.parametrize("listener", ["closed", "short"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_memory_blocks_stay_as_many(envoy: FilterEnvoy, kind: str, listener: str) -> None:
+    method, path, body = KINDS[kind]
+    connection = http.client.HTTPConnection("127.0.0.1", envoy.ports[listener], timeout=30)
+
+    def request(method: str, path: str, body: bytes = b"") -> bytes:
+        connection.request(method, path, body or None)
+        return connection.getresponse().read()
+
+    def blocks() -> int:
+        return int(request("GET", "/blocks"))
+
+    for _ in range(5):
+        request(method, path, body)
+    before = blocks()
+    for _ in range(REPEATED):
+        request(method, path, body)
+    assert blocks() - before < SPARE
+    connection.close()
