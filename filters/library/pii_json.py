@@ -18,6 +18,8 @@ SPACE = re.compile(r"[ \t\r\n]*")
 SCALAR = re.compile(r"[^\s,\]}]+")
 BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]]')
 NUL = "\0"
+CANDIDATE = re.compile("[@0-9]")
+"""In everything the finders find, escaped or not."""
 LONGEST_GLOB = 64
 
 
@@ -30,7 +32,7 @@ def field_pattern(names: Sequence[str]) -> "re.Pattern[str] | None":
     if not names:
         return None
     parts = [rf'[^"\\]{{0,{LONGEST_GLOB}}}'.join(map(re.escape, name.split("*"))) for name in names]
-    return re.compile(rf'(?<!\\)"(?:{"|".join(parts)})"[ \t\r\n]*:', re.IGNORECASE)
+    return re.compile(rf'"(?<!\\")(?:{"|".join(parts)})"[ \t\r\n]*:', re.IGNORECASE)
 
 
 def redact_json(
@@ -104,6 +106,8 @@ def _redact_found(text: str, finders: Sequence[Finder], custom: Sequence[Finder]
         for match in (STRING if custom else ESCAPED).finditer(text):
             start, end = match.span()
             blanks.append((start, end, f'"{NUL * (end - start - 2)}"'))
+            if not custom and not CANDIDATE.search(text, start, end):
+                continue
             new, found = redact_text(json.loads(match.group()), (*finders, *custom), masks)
             if found:
                 changes.append((start, end, json.dumps(new)))
