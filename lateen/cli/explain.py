@@ -187,7 +187,7 @@ def render_answer(answer: Answer) -> str:
         lines.append(f"  AUDIT matched: {answer.audit}")
     if answer.dry_run:
         lines.append(f"  dry-run policies would: {answer.dry_run}")
-    return "\n".join([*lines, *_considered(answer.rules, answer.empty)])
+    return "\n".join(map(printable, [*lines, *_considered(answer.rules, answer.empty)]))
 
 
 def _asked(asked: Mapping[str, Any]) -> str:
@@ -213,7 +213,12 @@ def render_denial(found: Mapping[str, Any]) -> str:
         f"  at {found['at']}, source {request['source_ip'] or 'unknown'}, id {found['id']}",
         *decided_by(_kind(found) + found["policy"], found["rule"], found["position"], found["reason"]),
     ]
-    return "\n".join([*lines, *_considered(found["rules"], ())])
+    return "\n".join(map(printable, [*lines, *_considered(found["rules"], ())]))
+
+
+def printable(line: str) -> str:
+    """A line for a terminal: what a client sent must not be able to move its cursor, or to begin lines of its own."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 def _kind(found: Mapping[str, Any]) -> str:

@@ -237,6 +237,21 @@ def test_a_denial_of_the_service_is_told_in_the_same_words() -> None:
     assert 'request.method must be POST, it is "GET"' in text
 
 
+def test_what_a_client_sent_cannot_play_with_the_terminal() -> None:
+    rule = {
+        "policy": "n/p", "position": "f:3", "action": "ALLOW", "rule": 0, "matched": False, "skipped": "",
+        "failed": [{"field": "when[0].values", "attribute": "request.headers[x]", "expected": ["a"], "negated": False, "actual": "\x1b[2J\nALLOWED \x9b1m"}],
+    }  # fmt: skip
+    found = {
+        "id": "ab", "at": "2026-01-01", "target": "n/app", "status": 403, "reason": "no ALLOW rule matched", "policy": "none", "rule": None,
+        "position": "", "rules": [rule],
+        "request": {"protocol": "http", "method": "GET", "path": "/\x1b]0;x\x07", "principal": "\r", "source_ip": "10.0.0.1"},
+    }  # fmt: skip
+    text = render_denial(found)
+    assert all(line.isprintable() for line in text.split("\n"))
+    assert "\\x1b[2J\\nALLOWED \\x9b1m" in text
+
+
 CUSTOM = """
 apiVersion: v1
 kind: Service
