@@ -26,9 +26,13 @@ def logs(workload: str | None, *, control_plane: str | None, container: str | No
     if not chosen:
         known = ", ".join(sorted({path.stem.rpartition(".")[0] or path.stem for path in files}))
         raise CommandError(Exit.FINDINGS, f"no log of {workload}", f"there are logs of: {known}")
+    silent = True
     for path in chosen:
         for line in last_lines(path, tail):
             emit(_labelled(path, line, chosen))
+            silent = False
+    if silent:
+        say(f"note: nothing has been written to {', '.join(path.stem for path in chosen)} yet")
     if any(path.stem.endswith(".envoy") for path in chosen) and not _logs_requests(run.control_plane):
         say(
             f"note: requests are not logged, as in Istio by default: set accessLogFile: /dev/stdout in {run.directory}/mesh.yaml"

@@ -40,8 +40,10 @@ def demo_token(
     control_plane: str | None,
 ) -> None:
     """Print a token signed with the key of the running mesh's issuer."""
-    from lateen.local.issuer import IssuerError, MintRequest, mint_token, parse_claims
+    from lateen.local.issuer import ALGORITHMS, IssuerError, MintRequest, mint_token, parse_claims
 
+    if algorithm not in ALGORITHMS:
+        raise CommandError(Exit.USAGE, f"cannot sign with {algorithm}", f"one of {', '.join(ALGORITHMS)}")
     run = running_mesh(control_plane)
     if not run.issuers:
         raise CommandError(Exit.FINDINGS, f"{run.directory}/lateen.yaml names no issuer", "add one under `issuers:`")

@@ -156,6 +156,9 @@ class _Session:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self._on_signal, number)
         mesh = await self._create()
+        if sys.stderr.isatty():
+            count = sum(workload.replicas for workload in self._plan.workloads)
+            _say(f"starting {count} replicas of {self._source.directory}, each with its Envoy")
         try:
             return await self._serve(mesh)
         finally:

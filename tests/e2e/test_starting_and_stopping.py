@@ -129,6 +129,17 @@ def test_a_workload_can_take_the_place_of_another(second: RunningMesh) -> None:
     until(lambda: "stopped shop/other-0" in second.output, 10)
 
 
+def test_logs_say_why_there_is_nothing_in_them(second: RunningMesh) -> None:
+    def logs(container: str) -> "subprocess.CompletedProcess[str]":
+        line = [sys.executable, "-m", "lateen.cli.main", "logs", "web", "-c", container]
+        line += ["--control-plane", second.info.control_plane]
+        return subprocess.run(line, capture_output=True, text=True, check=True, timeout=60)
+
+    assert f"accessLogFile: /dev/stdout in {second.directory}/mesh.yaml" in logs("envoy").stderr
+    app = logs("app")
+    assert (app.stdout, app.stderr) == ("", "note: nothing has been written to web-0.app yet\n")
+
+
 def test_another_command_or_environment_restarts_the_application_alone(second: RunningMesh) -> None:
     def version() -> str:
         answer = call("GET", WEB, proxy=second.proxy("echo"))
