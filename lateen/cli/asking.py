@@ -30,6 +30,7 @@ AUTHORIZATION: Final = "AuthorizationPolicy"
 AUTHENTICATION: Final = "RequestAuthentication"
 KeysOf = Callable[[KeySource], KeySet | None]
 """The keys of a remote source; None when they are not at hand."""
+NOT_VERIFIED: Final = "its signature was NOT verified"
 _MAX_NOTES: Final = 20
 _UNREADABLE: Final = (
     "the proxy answers 400 before any policy is asked: a path begins with a slash, is printable ASCII (encode the rest: %C3%A9) "
@@ -263,9 +264,7 @@ def _authenticated(
         if keys is not None:
             return verify_token(token, rule, keys, now, TokenCache())
         read = read_unverified(token, rule, now)
-        note = (
-            f"the token of {rule.issuer or 'any issuer'} was decoded, its signature was NOT verified: no keys at hand"
-        )
+        note = f"the token of {rule.issuer or 'any issuer'} was decoded, {NOT_VERIFIED}: no keys at hand"
         if note not in notes and len(notes) < _MAX_NOTES:
             notes.append(note)
         return read

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from lateen.cli.asking import Answer, KeysOf, Question, ask, compile_for, is_gateway, nearest_rules
+from lateen.cli.asking import NOT_VERIFIED, Answer, KeysOf, Question, ask, compile_for, is_gateway, nearest_rules
 from lateen.cli.exits import CommandError, Exit
 from lateen.cli.meshview import find_port, find_workload, view_of_files, view_of_running
 from lateen.cli.output import Format, emit, render_data
@@ -176,8 +176,10 @@ def render_answer(answer: Answer) -> str:
     request = answer.request
     what = f"{request['method']} {request['path']}" if request["protocol"] == "http" else "TCP connection"
     who = request["principal"] or "a peer without identity (plaintext)"
-    names = " and ".join(dict.fromkeys(asked["provider"] for asked in answer.asks))
-    condition = f"  if {names} allows it" if names and answer.allowed else ""
+    conditions = [f"{name} allows it" for name in dict.fromkeys(asked["provider"] for asked in answer.asks)]
+    if any(NOT_VERIFIED in note for note in answer.notes):
+        conditions.append("the token's signature is good")
+    condition = f"  if {' and '.join(conditions)}" if conditions and answer.allowed else ""
     port = f":{request['destination_port']}" if request["destination_port"] else ""
     lines = [f"{_VERDICTS[answer.verdict]}  {what} to {answer.target}{port} from {who}{condition}"]
     lines += [_asked(asked) for asked in answer.asks]

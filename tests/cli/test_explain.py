@@ -140,6 +140,7 @@ def test_tokens_are_verified_with_the_keys_at_hand_and_it_is_said_when_not(inlin
     unverified = answer(inline, "GET", "/", "app", source=None, plaintext=True, token=remote)
     assert unverified.allowed
     assert "was NOT verified" in unverified.notes[0]
+    assert "if the token's signature is good" in render_answer(unverified).splitlines()[0]
     known = parse_jwks(JWKS)
     refused = answer(inline, "GET", "/", "app", source=None, plaintext=True, token=remote, keys=lambda _: known)
     assert refused.verdict == "unauthenticated"
