@@ -192,7 +192,8 @@ def envoy_process(site: Site, replica: Replica) -> ProcessSpec:
     arguments = (
         *(str(site.envoy), "--config-path", str(site.bootstrap(replica))),
         *("--concurrency", "1", "--disable-hot-restart", "--log-level", "warning", "--drain-time-s", "1"),
-        *("--component-log-level", "misc:error"),  # as Istio does: else each use of a deprecated field is a warning
+        # misc as in Istio, else each use of a deprecated field is a warning; wasm: what filters print and log, access-log too
+        *("--component-log-level", "misc:error,wasm:info"),
     )
     env = {"PATH": os.environ.get("PATH", os.defpath)}
     name = f"{replica.log_name}.envoy"
