@@ -7,6 +7,7 @@ Envoy's: the same fields in each call but for the ids of a trace, all without a 
 import gc
 import select
 import socket
+import ssl
 import struct
 import time
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ _WINDOW: Final = (1 << 31) - 1
 _DATA, _HEADERS, _RST, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 _END_STREAM, _END_HEADERS, _ACK = 1, 4, 1
 _REFRESH: Final = 1 << 29
+_NO_TABLE: Final = b"\x20"  # a table size of 0, as a client says it in the first block after it was asked to
 
 
 def _frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
@@ -58,8 +60,7 @@ def _block() -> tuple[bytes, bytes]:
         ("x-envoy-internal", "true"),
         ("x-forwarded-for", "10.0.0.1"),
     ]
-    # A table size of 0, as a client says it that was asked to.
-    return b"\x20" + bytes(encoder.encode(fields)).lstrip(b"\x20"), b"\x00\x0btraceparent\x37"
+    return bytes(encoder.encode(fields)).lstrip(_NO_TABLE), b"\x00\x0btraceparent\x37"
 
 
 _FIELDS, _TRACE = _block()
@@ -76,6 +77,15 @@ class _Connection:
     waiting: int = 0  # calls that the server's window holds up
     sent: dict[int, float] = field(default_factory=dict)
 
+    def receive(self) -> bytes:
+        """What is there."""
+        data = self.socket.recv(262_144)
+        if not data:
+            raise LoadError("the server closed a connection")
+        while isinstance(self.socket, ssl.SSLSocket) and self.socket.pending():
+            data += self.socket.recv(262_144)
+        return data
+
     def start(self, count: int, now: float) -> bytes:
         """The bytes of the next calls, as many as the server's window lets through."""
         parts = []
@@ -86,14 +96,14 @@ class _Connection:
             stream = self.next_stream
             self.next_stream += 2
             self.sent[stream] = now
-            trace = b"00-%032x-%016x-01" % (stream * 7919, stream)
-            parts.append(_frame(_HEADERS, _END_HEADERS, stream, _FIELDS + _TRACE + trace))
+            block = _FIELDS + _TRACE + b"00-%032x-%016x-01" % (stream * 7919, stream)
+            parts.append(_frame(_HEADERS, _END_HEADERS, stream, block if stream > 1 else _NO_TABLE + block))
             parts.append(_frame(_DATA, _END_STREAM, stream, _BODY))
         self.window -= room * len(_BODY)
         return b"".join(parts)
 
 
-def run(addresses: list[str], in_flight: int, seconds: float) -> Load:
+def run(addresses: list[str], in_flight: int, seconds: float, tls: ssl.SSLContext | None = None) -> Load:
     """Calls for `seconds`, `in_flight` of them spread over one connection to each address."""
     opened: dict[int, _Connection] = {}
     poll = select.epoll()
@@ -101,7 +111,7 @@ def run(addresses: list[str], in_flight: int, seconds: float) -> Load:
     gc.disable()
     try:
         for address in addresses:
-            connection = _Connection(_connect(address), in_flight // len(addresses))
+            connection = _Connection(_connect(address, tls), in_flight // len(addresses))
             opened[connection.socket.fileno()] = connection
             poll.register(connection.socket.fileno(), select.EPOLLIN)
         return _closed_loop(opened, poll, seconds)
@@ -115,7 +125,7 @@ def run(addresses: list[str], in_flight: int, seconds: float) -> Load:
             connection.socket.close()
 
 
-def _connect(address: str) -> socket.socket:
+def _connect(address: str, tls: ssl.SSLContext | None) -> socket.socket:
     if address.startswith("unix:"):
         made = socket.socket(socket.AF_UNIX)
         made.settimeout(_PATIENCE_SECONDS)
@@ -124,6 +134,8 @@ def _connect(address: str) -> socket.socket:
         host, _, port = address.rpartition(":")
         made = socket.create_connection((host, int(port)), timeout=_PATIENCE_SECONDS)
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if tls is not None:
+        made = tls.wrap_socket(made)
     made.sendall(_OPENING)
     return made
 
@@ -145,9 +157,7 @@ def _closed_loop(opened: dict[int, _Connection], poll: select.epoll, seconds: fl
             raise LoadError(f"no answer within {_PATIENCE_SECONDS} s")
         for fd, _ in ready:
             connection = opened[fd]
-            data = connection.socket.recv(262_144)
-            if not data:
-                raise LoadError("the server closed a connection")
+            data = connection.receive()
             now = clock()
             answers, control = _read(connection, data)
             latencies.extend(now - connection.sent.pop(stream) for stream in answers)
@@ -162,10 +172,7 @@ def _closed_loop(opened: dict[int, _Connection], poll: select.epoll, seconds: fl
 
 def _wait_for_settings(connection: _Connection) -> None:
     while True:
-        data = connection.socket.recv(65_536)
-        if not data:
-            raise LoadError("the server closed a connection")
-        _, control = _read(connection, data)
+        _, control = _read(connection, connection.receive())
         if control:
             connection.socket.sendall(control)
             return
