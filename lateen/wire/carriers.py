@@ -11,17 +11,26 @@ from asyncio.tasks import _enter_task, _leave_task  # how tasks of one's own are
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, Final, Protocol, cast
 
-from lateen.wire.call import Call
+from lateen.wire.call import Call, RpcError, StatusCode
 
 _MOST_IDLE: Final = 256
+
+
+CANCELLED: Final = "the call was cancelled"
 
 
 class Owner(Protocol):
     """Whoever a call came to (`pump.Pump`)."""
 
-    def ended(self, call: Call, answer: object, error: BaseException | None) -> None:
+    def ended(self, call: Call, answer: bytes | None, error: BaseException | None) -> None:
         """The handler has returned `answer`, or raised `error`."""
         ...
+
+
+def _checked(answer: object) -> bytes:
+    if type(answer) is not bytes:
+        raise TypeError("a handler must return bytes")
+    return answer
 
 
 class Carriers:
@@ -33,33 +42,31 @@ class Carriers:
         self.idle: list[Carrier] = []
         self.tasks: set[asyncio.Task[None]] = set()
 
-    def run(self, owner: Owner, call: Call, work: Awaitable[bytes]) -> "Carrier | None":
-        """Begin a call; returns what carries it on. If it need not wait, `owner.ended` is called, and there is nothing to carry."""
-        carrier = self.idle.pop() if self.idle else Carrier(self)
+    def run(self, owner: Owner, call: Call, work: Awaitable[bytes]) -> "Carrier | bytes":
+        """Begin a call: its answer if it need not wait, else what carries it on, and `owner` is told when it has ended.
+
+        Raises whatever the handler does before it waits; RpcError when it is cancelled.
+        """
+        idle = self.idle
+        carrier = idle.pop() if idle else Carrier(self)
         if type(work) is not types.CoroutineType or asyncio.current_task() is not None:
             carrier.carry(owner, call, work)
             return carrier
         loop, task = carrier.loop, carrier.task
-        waits_for: object = None
-        answer: object = None
-        error: BaseException | None = None
-        waits = False
         _enter_task(loop, task)
         try:
             waits_for = work.send(None)
-            waits = True
-        except StopIteration as done:
-            answer = done.value
-        except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001 - it ends its call only
-            error = raised
-        finally:
+        except BaseException as ended:
             _leave_task(loop, task)
-        if waits:
-            carrier.carry_on(owner, call, work, waits_for)
-            return carrier
-        carrier.rest()
-        owner.ended(call, answer, error)
-        return None
+            carrier.rest()
+            if isinstance(ended, StopIteration):
+                return _checked(ended.value)
+            if isinstance(ended, asyncio.CancelledError):
+                raise RpcError(StatusCode.CANCELLED, CANCELLED) from None
+            raise
+        _leave_task(loop, task)
+        carrier.carry_on(owner, call, work, waits_for)
+        return carrier
 
     async def stop(self, seconds: float) -> None:
         """Cancel those that have nothing to do, and wait for the others, but no longer than that."""
@@ -142,10 +149,10 @@ class Carrier:
                 await self._gate
             work, waits_for = self._work, self._waits_for
             self._work = self._waits_for = None
-            answer: object = None
+            answer: bytes | None = None
             error: BaseException | None = None
             try:
-                answer = await (_go_on(work, waits_for) if self._begun else work)
+                answer = _checked(await (_go_on(work, waits_for) if self._begun else work))
             except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001 - it ends its call only
                 error = raised
             work = waits_for = None
@@ -154,7 +161,7 @@ class Carrier:
                 return
             answer = error = None
 
-    def _end(self, answer: object, error: BaseException | None) -> None:
+    def _end(self, answer: bytes | None, error: BaseException | None) -> None:
         owner, call = self._owner, self.call
         self._owner = self.call = None
         self._carriers.busy -= 1

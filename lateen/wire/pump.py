@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Final, cast
 
 from lateen.wire.call import Call, RpcError, StatusCode
-from lateen.wire.carriers import Carrier
+from lateen.wire.carriers import CANCELLED, Carrier
 from lateen.wire.connection import Cancelled, Connection, Event
 from lateen.wire.fields import CompressionError
 from lateen.wire.frames import ErrorCode
@@ -284,13 +284,15 @@ class Pump(asyncio.BufferedProtocol):
             if asyncio.iscoroutine(result):
                 result.close()
             return
-        carrier = carriers.run(self, call, result)
-        if carrier is not None:
-            self._carriers[call.stream_id] = carrier
+        begun = carriers.run(self, call, result)
+        if type(begun) is bytes:
+            connection.answer(call.stream_id, begun)
+        else:
+            self._carriers[call.stream_id] = cast("Carrier", begun)
             self._awaited += size
             server.stats.in_flight = carriers.busy
 
-    def ended(self, call: Call, answer: object, error: BaseException | None) -> None:
+    def ended(self, call: Call, answer: bytes | None, error: BaseException | None) -> None:
         """A handler that was awaited is done."""
         server, connection = self._server, self._connection
         if self._carriers.pop(call.stream_id, None) is not None:
@@ -298,13 +300,11 @@ class Pump(asyncio.BufferedProtocol):
         server.stats.in_flight = server.carriers.busy
         if connection is None:
             return
-        if type(answer) is bytes:
+        if answer is not None:
             connection.answer(call.stream_id, answer)
-        elif error is None:
-            self._fail(connection, call, TypeError("a handler must return bytes"))
         elif isinstance(error, asyncio.CancelledError):
-            connection.fail(call.stream_id, StatusCode.CANCELLED, "the call was cancelled")
-        else:
+            connection.fail(call.stream_id, StatusCode.CANCELLED, CANCELLED)
+        elif error is not None:
             self._fail(connection, call, error)
         self._flush_soon()
 

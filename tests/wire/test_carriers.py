@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from lateen.wire.call import Call
-from lateen.wire.carriers import Carriers
+from lateen.wire.call import Call, RpcError, StatusCode
+from lateen.wire.carriers import Carrier, Carriers
 from lateen.wire.headers import Head, HeaderCache, Meaning
 from lateen.wire.limits import Limits
 
@@ -74,18 +74,25 @@ async def later(seconds: float = 0.0) -> bytes:
 
 async def run(carriers: Carriers, work: Awaitable[bytes]) -> Outcome:
     outcome = Outcome()
-    await outside(lambda: carriers.run(outcome, new_call(), work))
+
+    def begin() -> None:
+        try:
+            answer = carriers.run(outcome, new_call(), work)
+        except Exception as error:  # noqa: BLE001
+            outcome.ended(new_call(), None, error)
+        else:
+            if isinstance(answer, bytes):
+                outcome.ended(new_call(), answer, None)
+
+    await outside(begin)
     return outcome
 
 
 async def test_what_need_not_wait_has_ended_when_it_was_begun(carriers: Carriers) -> None:
+    def begin() -> None:
+        assert carriers.run(Outcome(), new_call(), at_once()) == b"at once"
+
     for _ in range(3):
-        outcome = Outcome()
-
-        def begin(outcome: Outcome = outcome) -> None:
-            assert carriers.run(outcome, new_call(), at_once()) is None
-            assert outcome.answer == b"at once"
-
         await outside(begin)
     assert (len(carriers.tasks), carriers.busy) == (1, 0)
 
@@ -143,7 +150,7 @@ async def test_a_cancelled_handler_may_clean_up(carriers: Carriers, used_before:
 
     def begin_and_cancel() -> None:
         carrier = carriers.run(outcome, call, handler())
-        assert carrier is not None
+        assert isinstance(carrier, Carrier)
         assert carriers.busy == 1
         carrier.cancel()
 
@@ -165,7 +172,7 @@ async def test_a_handler_that_will_not_be_cancelled_costs_its_task_only(carriers
 
     def begin_and_cancel() -> None:
         carrier = carriers.run(outcome, new_call(), stubborn())
-        assert carrier is not None
+        assert isinstance(carrier, Carrier)
         carrier.cancel()
 
     await outside(begin_and_cancel)
@@ -203,6 +210,28 @@ async def test_whatever_a_handler_raises_ends_its_call_only(carriers: Carriers) 
     assert len(carriers.tasks) == 1
 
 
+async def test_what_cancels_itself_at_once_is_told_as_a_cancelled_call(carriers: Carriers) -> None:
+    async def handler() -> bytes:
+        raise asyncio.CancelledError
+
+    outcome = await run(carriers, handler())
+    assert isinstance(outcome.error, RpcError)
+    assert outcome.error.code == StatusCode.CANCELLED
+    assert len(carriers.idle) == 1
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_what_is_no_answer_is_none(carriers: Carriers, waits: bool) -> None:
+    async def handler() -> bytes:
+        if waits:
+            await asyncio.sleep(0)
+        return "text"  # type: ignore[return-value]  # what a handler must not do
+
+    outcome = await run(carriers, handler())
+    await outcome.wait()
+    assert isinstance(outcome.error, TypeError)
+
+
 async def test_any_awaitable_will_do(carriers: Carriers) -> None:
     future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
     outcome = await run(carriers, future)
@@ -213,7 +242,7 @@ async def test_any_awaitable_will_do(carriers: Carriers) -> None:
 async def test_a_call_begun_inside_a_task_waits_for_the_next_turn(carriers: Carriers) -> None:
     for _ in range(3):
         outcome = Outcome()
-        assert carriers.run(outcome, new_call(), at_once()) is not None
+        assert isinstance(carriers.run(outcome, new_call(), at_once()), Carrier)
         assert not outcome.done.is_set()
         assert await outcome.wait() == b"at once"
     assert len(carriers.tasks) == 1
