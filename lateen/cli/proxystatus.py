@@ -69,7 +69,18 @@ def render_status(proxies: Sequence[dict[str, Any]], fmt: Format, apps: Mapping[
         if fmt is Format.WIDE:
             row += [proxy["address"], str(proxy["connected_at"])]
         rows.append(row)
-    return "\n".join([render_table(header, rows), *(line for proxy in proxies for line in _errors(proxy))])
+    plugins = [line for proxy in proxies for line in _plugins(proxy, wide=fmt is Format.WIDE)]
+    return "\n".join([render_table(header, rows), *plugins, *(line for proxy in proxies for line in _errors(proxy))])
+
+
+def _plugins(proxy: dict[str, Any], *, wide: bool) -> list[str]:
+    """The plugins of a proxy that do not run as they are written; if wide, all of them."""
+    shown = [plugin for plugin in proxy.get("plugins", ()) if wide or plugin["state"] != "READY"]
+    lines = [
+        f"  {plugin['resource']}: {plugin['state']}{': ' if plugin['reason'] else ''}{plugin['reason']}"
+        for plugin in shown
+    ]
+    return ["", f"{_name(proxy)}: plugins", *lines] if lines else []
 
 
 def _cell(state: dict[str, Any] | None) -> str:

@@ -92,6 +92,8 @@ def render_items(items: Sequence[dict[str, Any]], fmt: Format, *, single: bool =
         return "\n".join(names)
     if not items:
         return "no resources"
+    if all("status" in item for item in items):
+        return _plugins(items)
     header = ["NAMESPACE", "KIND", "NAME", "ORIGIN"]
     rows = [
         [r["metadata"].get("namespace", ""), _kind(r), r["metadata"]["name"], item["origin"]]
@@ -103,6 +105,18 @@ def render_items(items: Sequence[dict[str, Any]], fmt: Format, *, single: bool =
             source = item["source"]
             row += [resource["apiVersion"], f"{source['file']}:{source['line']}"]
     return render_table(header, sorted(rows))
+
+
+def _plugins(items: Sequence[dict[str, Any]]) -> str:
+    """WasmPlugin and TrafficExtension: what each runs, and why not something else."""
+    rows = []
+    for item in items:
+        metadata, status = item["resource"]["metadata"], item["status"]
+        effect = "" if status["state"] == "READY" else "what it ran before" if status["serving"] else "a stub"
+        runs = f"{status['filter'] or 'module'}@{status['module'][:12]}" if status["module"] else ""
+        rows.append([metadata.get("namespace", ""), item["resource"]["kind"], metadata["name"], status["state"]])
+        rows[-1] += [effect or runs or "script", status["reason"]]
+    return render_table(["NAMESPACE", "KIND", "NAME", "STATE", "RUNS", "REASON"], sorted(rows))
 
 
 def _name(resource: dict[str, Any]) -> str:

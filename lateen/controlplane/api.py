@@ -79,7 +79,7 @@ class Api:
             if kind in (None, item.located.resource.key.kind)
             and namespace in (None, "", item.located.resource.key.namespace)
         ]
-        return await asyncio.to_thread(lambda: JSONResponse({"items": [_item(item) for item in items]}))
+        return await asyncio.to_thread(lambda: JSONResponse({"items": [self._item(item) for item in items]}))
 
     async def resource(self, request: Request) -> Response:
         """GET and DELETE /v1/resources/{kind}/{namespace}/{name}."""
@@ -88,7 +88,7 @@ class Api:
         key = ResourceKey(info.id, namespace, request.path_params["name"])
         if request.method == "GET":
             item = self._configuration.inventory.get(key)
-            return JSONResponse(_item(item)) if item is not None else _error(404, f"{key} does not exist")
+            return JSONResponse(self._item(item)) if item is not None else _error(404, f"{key} does not exist")
         async with self._one_change_at_a_time:
             try:
                 found = self._configuration.delete(key, _origin(request))
@@ -96,6 +96,11 @@ class Api:
                 return _error(409, f"{key} {conflict}")
             await asyncio.to_thread(self._configuration.save)
         return JSONResponse({"deleted": str(key)}) if found else _error(404, f"{key} does not exist")
+
+    def _item(self, item: Item) -> dict[str, Any]:
+        """A resource, and of a plugin how it stands with it."""
+        state = self._plugins.states.get(item.located.resource.key)
+        return _item(item) | ({"status": state.to_dict()} if state is not None else {})
 
     async def apply(self, request: Request) -> Response:
         """POST /v1/apply?origin=api&file=NAME with YAML."""
@@ -125,7 +130,9 @@ class Api:
         return JSONResponse(
             {
                 "proxies": [
-                    proxy_status(c, view, now, self._pusher.quarantine.refusals, self._plugins.pending)
+                    proxy_status(
+                        c, view, now, self._pusher.quarantine.refusals, self._plugins.states, behind=self._pusher.behind
+                    )
                     for c in connections
                 ]
             }

@@ -85,6 +85,7 @@ class Pusher:
         self._changed = asyncio.Event()
         self._first_change: float | None = None
         self._last_change = 0.0
+        self._flushing = 0
         self._good: Mapping[ResourceKey, Located] = {}
         self._services: Snapshot | None = None
         self._timers: set[asyncio.Task[None]] = set()
@@ -115,8 +116,20 @@ class Pusher:
             await self._pause()
             await self.flush()
 
+    @property
+    def behind(self) -> bool:
+        """Whether something has changed that no snapshot has yet."""
+        return self._first_change is not None or self._flushing > 0
+
     async def flush(self) -> None:
         """Build and push now."""
+        self._flushing += 1
+        try:
+            await self._flush()
+        finally:
+            self._flushing -= 1
+
+    async def _flush(self) -> None:
         self._changed.clear()
         since, self._first_change = self._first_change, None
         since = self._clock.monotonic() if since is None else since

@@ -1,6 +1,6 @@
 """How each proxy stands, as JSON-ready values: what `lateen proxy-status` and the console show."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from google.protobuf import descriptor_pool, json_format, message_factory
@@ -9,6 +9,7 @@ from lateen.controlplane.blobs import Blob
 from lateen.controlplane.connection import Connection
 from lateen.controlplane.metrics import SHORT_NAMES, Metrics
 from lateen.controlplane.names import ECDS, SDS
+from lateen.controlplane.plugin_keeper import PluginStanding, PluginState
 from lateen.controlplane.quarantine import Quarantined
 from lateen.controlplane.report import OriginPlace, place_of
 from lateen.controlplane.session import SyncState, TypeStatus
@@ -25,15 +26,20 @@ def proxy_status(
     view: MeshView | None,
     now: float,
     quarantined: Sequence[Quarantined] = (),
-    pending: Collection[ResourceKey] = (),
+    plugins: Mapping[ResourceKey, PluginState] | None = None,
+    *,
+    behind: bool = False,
 ) -> dict[str, Any]:
     """One proxy, as in GET /v1/proxies. What is `quarantined` counts as refused by every proxy that has the Envoy resource.
 
-    A proxy is not in sync while one of its plugins is `pending`: what it has instead is only there meanwhile.
+    A proxy is not in sync while one of its `plugins` is pending, or may just have become ready (`behind`): what it has instead is
+    only there meanwhile.
     """
     proxy = connection.proxy
     held = connection.snapshot.resources if connection.snapshot is not None else {}
-    waits = any(not set(blob.origins).isdisjoint(pending) for blob in held.get(ECDS, {}).values())
+    keys = [key for blob in held.get(ECDS, {}).values() for key in blob.origins]
+    own = [state for key in keys if (state := (plugins or {}).get(key)) is not None]
+    waits = bool(own) and (behind or any(state.standing is PluginStanding.PENDING for state in own))
     aside = [q for q in quarantined if q.refused.name in held.get(q.refused.type_url, {})]
     return {
         "id": proxy.id,
@@ -46,6 +52,7 @@ def proxy_status(
         "connected_at": connection.connected_at.isoformat(),
         "synced": connection.session.synced and not (connection.session.refusals or aside or connection.error or waits),
         "error": connection.error,
+        "plugins": [state.to_dict() for state in own],
         "types": {
             SHORT_NAMES[url]: _type_status(state, view, [q for q in aside if q.refused.type_url == url])
             for url, state in connection.session.status(now).items()
