@@ -23,6 +23,7 @@ MODULES = {
     "counting": "counting",
     "snapshots": "snapshots",
     "wire": "wire",
+    "filters": "filters",
     "path": "whole_path",
 }
 
@@ -35,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="decisions: authorization decision; checks: a whole Check of the authorization service; "
         "counting: rate limit counters in Redis; snapshots: configuration of a proxy; "
         "wire: a gRPC call on our server and on grpcio's; "
+        "filters: filters in Envoy, none, Lua and Python; "
         "path: client, gateway, sidecar, application through real Envoys",
     )
     made.add_argument("--quick", action="store_true", help="short samples, for seeing that it works (under 30 s)")

@@ -90,6 +90,11 @@ def _cluster(name: str, endpoint: Json) -> Json:
     }
 
 
+def listener(name: str, port: int, http_filters: Sequence[Json], host: Json) -> Json:
+    """A listener on a port of this machine (0: a free one) with `http_filters` before the router."""
+    return _listener(name, _address("127.0.0.1", port), http_filters, host)
+
+
 def _listener(name: str, address: Json, http_filters: Sequence[Json], host: Json) -> Json:
     router: Json = {"name": "router", "typed_config": {"@type": TYPE + "filters.http.router.v3.Router"}}
     manager = {
