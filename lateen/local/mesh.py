@@ -23,7 +23,7 @@ from lateen.local.registration import Document
 from lateen.local.rundir import RunInfo, StateDir
 from lateen.local.runinfo import run_info
 from lateen.local.source import Source
-from lateen.local.status import ProxyStatus, missing, parse_proxies, rejected
+from lateen.local.status import ProxyStatus, missing, parse_proxies, readable_log, rejected
 from lateen.local.supervisor import EventKind, ProcessSpec, Supervisor, log_tail
 
 POLL_SECONDS = 0.05
@@ -216,7 +216,7 @@ class Mesh:
 
     def tail(self, process: str) -> str:
         """The end of a process' log, for an error message."""
-        return log_tail(self.supervisor.log_of(process))
+        return readable_log(log_tail(self.supervisor.log_of(process)))
 
     # Registration
 

@@ -1,5 +1,6 @@
 """What the control plane says about its proxies, and how to say it to people. Pure."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -81,6 +82,26 @@ def missing(expected: Sequence[str], proxies: Mapping[str, ProxyStatus]) -> list
         elif not status.synced and not status.problems:
             lines.append(f"{key}: {status.summary}")
     return lines + rejected(proxies[key] for key in expected if key in proxies)
+
+
+def readable_log(text: str) -> str:
+    """The lines of a log for people: those of our services without their JSON, and what repeats said once."""
+    lines: list[str] = []
+    for line in map(_readable, text.splitlines()):
+        if line not in lines:
+            lines.append(line)
+    return "\n".join(lines)
+
+
+def _readable(line: str) -> str:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return line
+    if not isinstance(entry, dict) or "event" not in entry:
+        return line
+    told = [entry["event"], *(entry[name] for name in ("reason", "error", "exception") if name in entry)]
+    return ": ".join(map(str, told))
 
 
 def render_table(rows: Sequence[Sequence[str]]) -> str:

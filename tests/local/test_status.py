@@ -1,7 +1,7 @@
 from typing import Any
 
 from lateen.local.following import new_rejections
-from lateen.local.status import missing, parse_proxies, render_table
+from lateen.local.status import missing, parse_proxies, readable_log, render_table
 
 
 def _proxy(name: str, *, synced: bool = True, **types: object) -> dict[str, Any]:
@@ -47,3 +47,9 @@ def test_a_refusal_is_said_when_it_is_new() -> None:
 
 def test_columns_are_aligned() -> None:
     assert render_table([("A", "LONG"), ("value", "x")]) == "A       LONG\nvalue   x"
+
+
+def test_a_log_is_read_without_json_and_repetitions() -> None:
+    line = '{"reason": "mode 0644", "event": "cannot start", "level": "error", "timestamp": "%s"}'
+    log = "\n".join([line % 1, "no database", line % 2, "no database", '{"a": 1}', "[1]"])
+    assert readable_log(log).splitlines() == ["cannot start: mode 0644", "no database", '{"a": 1}', "[1]"]
