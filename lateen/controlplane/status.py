@@ -32,14 +32,14 @@ def proxy_status(
 ) -> dict[str, Any]:
     """One proxy, as in GET /v1/proxies. What is `quarantined` counts as refused by every proxy that has the Envoy resource.
 
-    A proxy is not in sync while one of its `plugins` is pending, or may just have become ready (`behind`): what it has instead is
-    only there meanwhile.
+    A proxy is not in sync while something has changed that no snapshot has yet (`behind`), nor while one of its `plugins` is
+    pending: what it has instead is only there meanwhile.
     """
     proxy = connection.proxy
     held = connection.snapshot.resources if connection.snapshot is not None else {}
     keys = [key for blob in held.get(ECDS, {}).values() for key in blob.origins]
     own = [state for key in keys if (state := (plugins or {}).get(key)) is not None]
-    waits = bool(own) and (behind or any(state.standing is PluginStanding.PENDING for state in own))
+    waits = behind or any(state.standing is PluginStanding.PENDING for state in own)
     aside = [q for q in quarantined if q.refused.name in held.get(q.refused.type_url, {})]
     return {
         "id": proxy.id,

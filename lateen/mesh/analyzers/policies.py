@@ -1,6 +1,7 @@
 """Policies: those that apply to nothing, refer to nothing, or cannot do what they are there for."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import get_args
 
 from lateen.mesh.analyzers.report import Report, label_text
 from lateen.mesh.authorizationpolicy import AuthorizationPolicy
@@ -13,20 +14,23 @@ from lateen.mesh.requestauthentication import RequestAuthentication
 from lateen.mesh.sidecar import Sidecar
 from lateen.mesh.spec import PolicyTargetReference
 from lateen.mesh.telemetry import AccessLogging, Metrics, ProviderRef, Telemetry, Tracing
+from lateen.mesh.trafficextension import TrafficExtension
 from lateen.mesh.wasmplugin import WasmPlugin
 from lateen.mesh.workloads import Workload
 from lateen.mesh.yaml_source import Path
 
-_TARGETED = (AuthorizationPolicy, RequestAuthentication, RateLimitPolicy, Telemetry, WasmPlugin)
-_TargetedPolicy = AuthorizationPolicy | RequestAuthentication | RateLimitPolicy | Telemetry | WasmPlugin
+_TargetedPolicy = (
+    AuthorizationPolicy | RequestAuthentication | RateLimitPolicy | Telemetry | WasmPlugin | TrafficExtension
+)
+_TARGETED = get_args(_TargetedPolicy)
 _BUILT_IN_PROVIDERS = frozenset({"prometheus", "stackdriver", "envoy", "envoy-json", "otel"})
 _AUTHENTICATED = "request.auth."
 
 
 def analyze_policies(report: Report) -> None:
     """All findings about what policies apply to and refer to."""
-    for kind in ("AuthorizationPolicy", "RequestAuthentication", "RateLimitPolicy", "Telemetry", "WasmPlugin"):
-        for policy in report.view.get(kind):
+    for model in _TARGETED:
+        for policy in report.view.get(model.__name__):
             if isinstance(policy, _TARGETED):
                 _attached(report, policy)
     _providers(report)
