@@ -99,7 +99,8 @@ def listener(
     chain: Json = {"filters": [{"name": "http", "typed_config": manager}]}
     if certificates is not None:
         chain["transport_socket"] = _tls(certificates)
-    return {"name": name, "address": address(port), "filter_chains": [chain]}
+    # Without it, two Envoys on one port would share its connections instead of one of them failing.
+    return {"name": name, "address": address(port), "enable_reuse_port": not port, "filter_chains": [chain]}
 
 
 def _filter(module: Path, placed: Placed) -> Any:  # noqa: ANN401  (JSON)

@@ -1,12 +1,13 @@
 """Building for `lateen filter build`, `run` and `publish`: what goes in, what is said about it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from filters.toolchain.binary import MalformedModuleError
 from filters.toolchain.build import BuildError
 from filters.toolchain.build import build as build_filter
-from filters.toolchain.inspection import render_modules
+from filters.toolchain.inspection import inspect_module, render_modules
 from filters.toolchain.shim import Limits
 from filters.toolchain.sources import ALL, PREFIX, staged
 from lateen.cli.exits import CommandError, Exit
@@ -31,8 +32,27 @@ def stem(source: str) -> str:
     return Path(source).resolve().stem
 
 
+def is_module(source: str) -> bool:
+    """Whether `source` is built already."""
+    return source.endswith(".wasm")
+
+
+def read_module(path: Path) -> tuple[bytes, Sequence[str]]:
+    """A module and the names of its filters; CommandError if it is none."""
+    try:
+        content = path.read_bytes()
+        filters = inspect_module(content).manifest.get("filters", [])
+    except OSError as error:
+        raise CommandError(Exit.INVALID, f"{path}: {(error.strerror or str(error)).lower()}") from None
+    except (MalformedModuleError, ValueError, IndexError) as error:
+        raise CommandError(Exit.INVALID, f"{path}: {error}") from None
+    return content, [item["name"] for item in filters] if isinstance(filters, list) else []
+
+
 def build(source: str, output: Path, options: Options) -> Path:
     """Build `source` into `output`, whole or not at all; CommandError says why not."""
+    if is_module(source):
+        raise CommandError(Exit.USAGE, f"{source} is built already")
     if not output.parent.is_dir():
         raise CommandError(Exit.USAGE, f"--output: there is no directory {output.parent}")
     try:

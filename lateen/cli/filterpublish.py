@@ -6,8 +6,6 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from filters.toolchain.binary import MalformedModuleError
-from filters.toolchain.inspection import inspect_module
 from lateen.cli import filterbuild, filteroci
 from lateen.cli.exits import CommandError, Exit
 from lateen.cli.filtercredentials import find_credentials
@@ -23,7 +21,7 @@ def publish(module: str, target: str, options: filterbuild.Options, *, plain_htt
         filteroci.parse_reference(target)  # before anything is built
     elif "://" in target and not target.startswith(LAYOUT):
         raise CommandError(Exit.USAGE, f"cannot publish to {target}", "write oci://..., oci-dir://... or a directory")
-    if not module.endswith(".wasm"):
+    if not filterbuild.is_module(module):
         with tempfile.TemporaryDirectory(prefix="lateen-filter-") as directory:
             path = Path(directory, f"{filterbuild.stem(module)}.wasm")
             return _publish(filterbuild.build(module, path, options), target, plain_http=plain_http)
@@ -31,11 +29,7 @@ def publish(module: str, target: str, options: filterbuild.Options, *, plain_htt
 
 
 def _publish(module: Path, target: str, *, plain_http: bool) -> str:
-    try:
-        content = module.read_bytes()
-        names = inspect_module(content).manifest.get("filters", ())
-    except (OSError, MalformedModuleError, IndexError) as error:
-        raise CommandError(Exit.INVALID, f"{module}: {error}") from None
+    content, names = filterbuild.read_module(module)
     if not names:
         say(f"warning: {module} was not built by lateen filter: nothing tells what configuration fits")
     if target.startswith(REGISTRY):
@@ -65,7 +59,7 @@ def _publish(module: Path, target: str, *, plain_http: bool) -> str:
 def _layout(text: str) -> tuple[Path, str]:
     """DIRECTORY[:TAG]."""
     directory, _, tag = text.rpartition(":")
-    if not directory:
+    if not directory and not text.startswith(":"):
         directory, tag = text, "latest"
     if not directory or not TAG.fullmatch(tag):
         raise CommandError(Exit.USAGE, f"{text!r} is no DIRECTORY:TAG")

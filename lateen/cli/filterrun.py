@@ -1,6 +1,7 @@
 """`lateen filter run`: an Envoy with a filter; when a source file is saved, the new module takes the old one's place."""
 
 import json
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,6 @@ from filters.testing.envoy_config import UPSTREAM, Json, cluster, listener
 from filters.testing.envoy_process import EnvoyError, EnvoyProcess, plugin_line
 from filters.testing.messages import INVALID
 from filters.toolchain.build import BuildError, find_sources
-from filters.toolchain.inspection import inspect_module
 from filters.toolchain.local_envoy import Placed
 from filters.toolchain.sources import PREFIX
 from lateen.cli import filterbuild
@@ -71,8 +71,10 @@ def run(source: str, directory: Path, settings: Settings, options: filterbuild.O
     """Build and run until interrupted. A build that fails, or a module Envoy refuses, leaves the running one alone."""
     seen = _stamps(source)
     build = 1
-    module = filterbuild.build(source, directory / f"filter-{build}.wasm", options)
+    module = _make(source, directory / f"filter-{build}.wasm", options)
     placed = _placed(module, settings)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: Envoy must not outlive us
+        signal.signal(number, signal.default_int_handler)
     envoy = EnvoyProcess()
     try:
         if not _put(envoy, module, placed, settings, build):
@@ -110,7 +112,7 @@ def _replace(
     """Build into `module` and let Envoy take it; if that fails, say why."""
     say("a file was saved: building")
     try:
-        filterbuild.build(source, module, options)
+        _make(source, module, options)
         placed = _placed(module, settings)
     except CommandError as error:
         say(f"error: {error.message}")
@@ -126,25 +128,32 @@ def _replace(
     return True
 
 
+def _make(source: str, target: Path, options: filterbuild.Options) -> Path:
+    """Build, or take what is built; a copy, since Envoy may read it late."""
+    if not filterbuild.is_module(source):
+        return filterbuild.build(source, target, options)
+    target.write_bytes(filterbuild.read_module(Path(source))[0])
+    return target
+
+
 def _stamps(source: str) -> Mapping[Path, int]:
     """When each file was saved; none for the library, which nobody edits."""
     if source.startswith(PREFIX):
         return {}
     try:
-        _, files = find_sources(Path(source))
-    except BuildError:  # in the middle of a save, or the first build says it
+        paths = [Path(source)] if filterbuild.is_module(source) else find_sources(Path(source))[1].values()
+        return {path: path.stat().st_mtime_ns for path in paths}
+    except (BuildError, OSError):  # in the middle of a save; the first build says what is wrong
         return {}
-    return {path: path.stat().st_mtime_ns for path in files.values() if path.exists()}
 
 
 def _placed(module: Path, settings: Settings) -> Placed:
     """The filter to run and its configuration."""
-    filters = inspect_module(module.read_bytes()).manifest.get("filters")
-    names = [item["name"] for item in filters] if isinstance(filters, list) else []
+    names = filterbuild.read_module(module)[1]
     name = settings.name or (names[0] if len(names) == 1 else "")
     if name not in names:
-        what = f"no filter {name!r} here" if name else "which filter?"
-        raise CommandError(Exit.USAGE, f"{what} this module has: {', '.join(names)}", "use --name")
+        what = f"no filter {name!r} in this module" if name else "which filter?"
+        raise CommandError(Exit.USAGE, f"{what}, it has: {', '.join(names) or 'none'}", "use --name")
     return Placed(name, settings.config)
 
 
@@ -162,9 +171,9 @@ def _put(envoy: EnvoyProcess, module: Path, placed: Placed, settings: Settings, 
 def _refusal(lines: Sequence[str]) -> str:
     """Why Envoy has not taken the filter, from its log."""
     plugin = [found.text for line in lines if (found := plugin_line(line))]
-    problems = [text.removeprefix(INVALID) for text in plugin if text.startswith(INVALID)] or plugin
+    problems = [text.removeprefix(INVALID) for text in plugin if text.startswith(INVALID)]
     other = [line.rpartition("\t")[2] for line in lines if line.startswith(("warning\tconfig", "error", "critical"))]
-    reasons = list(dict.fromkeys(problems)) or other[-1:]
+    reasons = list(dict.fromkeys(problems)) or other[-1:] or plugin
     return "\n  ".join(["envoy refuses the filter:", *reasons])
 
 

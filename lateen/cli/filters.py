@@ -81,7 +81,7 @@ def build(
 
 @app.command(epilog=EPILOG, short_help="Build a filter and run it in a local Envoy; built again on save.")
 def run(
-    source: SourceArgument,
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="As for build, or a .wasm file.")],
     *,
     name: Annotated[str | None, typer.Option(help="Which filter, if there are several.")] = None,
     config: Annotated[str, typer.Option(metavar="JSON", help="Its configuration; @FILE reads a file (once).")] = "{}",

@@ -42,7 +42,7 @@ def test_it_has_the_generated_and_typed_package_and_no_build_tools(wheel: Path) 
     assert "lateen/py.typed" in names
     assert not [name for name in names if name.endswith((".pyc", ".stamp"))]
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} <= {
-        "lateen", "extauthz", "ratelimit", "ca", "filters",
+        "lateen", "extauthz", "ratelimit", "ca", "filters", "lateen_filter",
     }  # fmt: skip
 
 

@@ -1,131 +1,125 @@
-"""A web server, and an OCI registry on it (distribution specification 1.1): only what pulling needs, with the habits of real ones."""
-
-from __future__ import annotations
+"""A registry as the OCI distribution specification 1.1 describes it, pushes only, that asks for tokens if it is given an account."""
 
 import base64
-import contextlib
-import gzip
 import hashlib
-import io
 import json
-import tarfile
+import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
 
-MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-INDEX = "application/vnd.oci.image.index.v1+json"
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What a server answers."""
-
-    body: bytes = b""
-    status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict)
+UPLOAD = re.compile(r"/v2/(?P<name>.+)/blobs/uploads/(?P<id>[0-9a-f-]*)")
+BLOB = re.compile(r"/v2/(?P<name>.+)/blobs/(?P<digest>sha256:[0-9a-f]{64})")
+MANIFEST = re.compile(r"/v2/(?P<name>.+)/manifests/(?P<tag>[\w.-]+)")
+TOKEN = "a-token"
 
 
-@dataclass
-class WebServer:
-    """`pages` are answered by path; `asked` are the paths asked for, with their authorization."""
+class FakeRegistry:
+    """Serves from when it is made until `close`; `log` has the requests."""
 
-    host: str
-    pages: dict[str, Reply | Callable[[], Reply]] = field(default_factory=dict)
-    asked: list[tuple[str, str]] = field(default_factory=list)
+    def __init__(self, account: tuple[str, str] | None = None, challenge: str = "bearer") -> None:
+        self.account = account
+        self.challenge = challenge
+        self.blobs: dict[tuple[str, str], bytes] = {}
+        self.manifests: dict[tuple[str, str], bytes] = {}
+        self.uploads: set[str] = set()
+        self.log: list[str] = []
+        self._server = _Server(self)
+        self.host = f"127.0.0.1:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
-    def url(self, path: str) -> str:
-        return f"http://{self.host}{path}"
-
-    def reply(self, path: str, authorization: str) -> Reply:
-        self.asked.append((path, authorization))
-        found = self.pages.get(path) or self.pages.get(path.partition("?")[0])
-        if found is None:
-            return Reply(status=404)
-        return found() if callable(found) else found
-
-
-@contextlib.contextmanager
-def serving(make: Callable[[str], WebServer]) -> Iterator[WebServer]:
-    """A server on a port of its own."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            reply = server.reply(self.path, self.headers.get("authorization", ""))
-            self.send_response(reply.status)
-            for name, value in reply.headers.items():
-                self.send_header(name, value)
-            self.send_header("content-length", str(len(reply.body)))
-            self.end_headers()
-            with contextlib.suppress(OSError):  # a client that has read enough
-                self.wfile.write(reply.body)
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server = make(f"127.0.0.1:{listener.server_address[1]}")
-    thread = threading.Thread(target=listener.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        listener.shutdown()
-        listener.server_close()
-        thread.join()
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
 
 
-@dataclass
-class Registry(WebServer):
-    """Images by `push`. With `password`, everything needs a token (or the password itself, with `basic`)."""
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
 
-    password: str = ""
-    basic: bool = False
-    blobs_elsewhere: str = ""
-    """The host that blobs are redirected to."""
-
-    def push(self, name: str, layers: Sequence[tuple[str, bytes]], *, config: bytes = b"{}", extra: bytes = b"") -> str:
-        """An image with these layers (media type, content); returns its manifest's digest."""
-        repository, _, tag = name.partition(":")
-        entries = [self._blob(repository, content) | {"mediaType": kind} for kind, content in layers]
-        described = self._blob(repository, config) | {"mediaType": "application/vnd.oci.image.config.v1+json"}
-        manifest = {"schemaVersion": 2, "mediaType": MANIFEST, "config": described, "layers": entries}
-        return self.manifest(repository, tag or "latest", json.dumps(manifest).encode() + extra)
-
-    def manifest(self, repository: str, tag: str, content: bytes, kind: str = MANIFEST) -> str:
-        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
-        for reference in (tag, digest):
-            self.pages[f"/v2/{repository}/manifests/{reference}"] = Reply(content, headers={"content-type": kind})
-        return digest.removeprefix("sha256:")
-
-    def _blob(self, repository: str, content: bytes) -> dict[str, object]:
-        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
-        self.pages[f"/v2/{repository}/blobs/{digest}"] = Reply(content)
-        return {"digest": digest, "size": len(content)}
-
-    def reply(self, path: str, authorization: str) -> Reply:
-        wanted = "Basic " + base64.b64encode(f"user:{self.password}".encode()).decode()
-        if path.startswith("/token"):
-            self.asked.append((path, authorization))
-            granted = not self.password or authorization == wanted
-            return Reply(b'{"token": "let-me-in"}') if granted else Reply(status=401)
-        if self.password and authorization not in ({wanted} if self.basic else {"Bearer let-me-in"}):
-            self.asked.append((path, authorization))
-            bearer = f'Bearer realm="http://{self.host}/token",service="registry"'
-            return Reply(status=401, headers={"www-authenticate": 'Basic realm="x"' if self.basic else bearer})
-        if self.blobs_elsewhere and "/blobs/" in path:
-            self.asked.append((path, authorization))
-            return Reply(status=307, headers={"location": f"http://{self.blobs_elsewhere}{path}"})
-        return super().reply(path, authorization)
+    def __init__(self, owner: FakeRegistry) -> None:
+        self.owner = owner
+        super().__init__(("127.0.0.1", 0), _Handler)
 
 
-def tar_gz(files: Mapping[str, bytes]) -> bytes:
-    """A layer as container builders make it."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return gzip.compress(buffer.getvalue(), mtime=0)
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def _serve(self) -> None:
+        registry = self.server.owner
+        url = urlsplit(self.path)
+        query = {key: values[0] for key, values in parse_qs(url.query).items()}
+        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        registry.log.append(f"{self.command} {url.path.partition(':')[0]}")
+        if url.path == "/token":
+            self._token(query)
+        elif not self._allowed():
+            what = f'Bearer realm="http://{registry.host}/token",service="fake",scope="repository:x:pull,push"'
+            self._answer(401, {"www-authenticate": what if registry.challenge == "bearer" else 'Basic realm="fake"'})
+        elif found := UPLOAD.fullmatch(url.path):
+            self._upload(found["name"], found["id"], query, body)
+        elif found := BLOB.fullmatch(url.path):
+            self._answer(200 if (found["name"], found["digest"]) in registry.blobs else 404)
+        elif (found := MANIFEST.fullmatch(url.path)) and self.command == "PUT":
+            self._manifest(found["name"], found["tag"], body)
+        else:
+            self._answer(404)
+
+    do_GET = do_HEAD = do_POST = do_PUT = _serve  # noqa: N815  (http.server's names)
+
+    def _allowed(self) -> bool:
+        registry = self.server.owner
+        if registry.account is None:
+            return True
+        expected = f"Bearer {TOKEN}" if registry.challenge == "bearer" else _basic(registry.account)
+        return self.headers.get("authorization") == expected
+
+    def _token(self, query: dict[str, str]) -> None:
+        account = self.server.owner.account
+        known = account is not None and self.headers.get("authorization") == _basic(account)
+        asked = query == {"service": "fake", "scope": "repository:x:pull,push"}
+        self._answer(200, {}, json.dumps({"token": TOKEN}).encode()) if known and asked else self._answer(401)
+
+    def _upload(self, name: str, number: str, query: dict[str, str], body: bytes) -> None:
+        registry = self.server.owner
+        if self.command == "POST":
+            number = str(uuid.uuid4())
+            registry.uploads.add(number)
+            # Relative, and with state of the registry's own that has to come back.
+            self._answer(202, {"location": f"/v2/{name}/blobs/uploads/{number}?state=kept"})
+            return
+        digest = "sha256:" + hashlib.sha256(body).hexdigest()
+        if number not in registry.uploads or query != {"state": "kept", "digest": digest}:
+            self._answer(400, {}, b'{"errors": [{"code": "DIGEST_INVALID"}]}')
+            return
+        registry.blobs[name, digest] = body
+        self._answer(201)
+
+    def _manifest(self, name: str, tag: str, body: bytes) -> None:
+        registry = self.server.owner
+        manifest = json.loads(body)
+        missing = [
+            item["digest"]
+            for item in (manifest["config"], *manifest["layers"])
+            if len(registry.blobs.get((name, item["digest"]), b"")) != item["size"]
+        ]
+        if missing or self.headers.get("content-type") != manifest["mediaType"]:
+            self._answer(400, {}, b'{"errors": [{"code": "MANIFEST_BLOB_UNKNOWN"}]}')
+            return
+        registry.manifests[name, tag] = body
+        self._answer(201, {"docker-content-digest": "sha256:" + hashlib.sha256(body).hexdigest()})
+
+    def _answer(self, status: int, headers: dict[str, str] | None = None, body: bytes = b"") -> None:
+        self.send_response(status)
+        for name, value in {"content-length": str(len(body)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """`log` has them."""
+
+
+def _basic(account: tuple[str, str]) -> str:
+    return "Basic " + base64.b64encode(":".join(account).encode()).decode()
