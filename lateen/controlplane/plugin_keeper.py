@@ -368,7 +368,8 @@ class PluginKeeper:
         if good or self._store.directory.is_dir():
             self._store.save_state({"urls": self._known_urls, "good": good})
         held = {module.digest for module in self._modules.values()}
-        self._store.prune(held | {s.digest for s in self._good.values() if isinstance(s, WasmServing)})
+        served = {serving.digest for serving in self._good.values() if isinstance(serving, WasmServing)}
+        self._metrics.stored.set(self._store.prune(held | served))
 
 
 def _together(serving: Serving) -> str:

@@ -19,6 +19,8 @@ class PluginMetrics:
         )
         self._plugins = Gauge("lateen_plugins", "Plugins by how it stands with them", ["state"], registry=registry)
 
+        self.stored = Gauge("lateen_modules_stored", "Modules of plugins on disk", registry=registry)
+
     def count(self, states: Iterable[str]) -> None:
         """Set the gauge."""
         counts = Counts(states)

@@ -7,7 +7,6 @@ import contextlib
 import os
 import re
 import resource
-import shutil
 import signal
 import tempfile
 from collections.abc import Sequence
@@ -30,6 +29,7 @@ from lateen.mesh.kinds import ResourceKey
 from lateen.mesh.plugins import Phase, Plugin
 
 _SECONDS: Final = 180.0
+_SCRIPT_SECONDS: Final = 30.0
 _CPU_SECONDS: Final = 120
 _MAX_OUTPUT: Final = 256 * 1024
 _MAX_REASONS: Final = 20
@@ -53,7 +53,7 @@ class Trial(Protocol):
 
 
 class EnvoyTrial:
-    """The real one: a process that is bounded in time and CPU, and runs at low priority."""
+    """The real one: a process that is bounded in time and CPU."""
 
     def __init__(self, seconds: float = _SECONDS) -> None:
         """`seconds` bound one trial."""
@@ -68,12 +68,12 @@ class EnvoyTrial:
         with tempfile.TemporaryDirectory(prefix="lateen-trial-") as directory:
             config = Path(directory) / "envoy.json"
             config.write_text(trial_config(servings))
-            nice = shutil.which("nice")
-            command = [*((nice, "-n", "10") if nice else ()), str(envoy), "-c", str(config), "--mode", "validate"]
+            command = [str(envoy), "-c", str(config), "--mode", "validate"]
             command += ["--disable-hot-restart", "-l", "error", "--concurrency", "1"]
-            return await self._run(command)
+            scripts = all(isinstance(serving, LuaServing) for serving in servings)
+            return await self._run(command, min(self._seconds, _SCRIPT_SECONDS) if scripts else self._seconds)
 
-    async def _run(self, command: Sequence[str]) -> str:
+    async def _run(self, command: Sequence[str], seconds: float) -> str:
         # Nothing of our environment is a module's business.
         process = await asyncio.create_subprocess_exec(
             *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
@@ -83,11 +83,11 @@ class EnvoyTrial:
             with contextlib.suppress(ProcessLookupError):
                 # Should we die meanwhile, an endless loop ends all the same.
                 resource.prlimit(process.pid, resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
-            async with asyncio.timeout(self._seconds):
+            async with asyncio.timeout(seconds):
                 output = await _bounded(process)
                 status = await process.wait()
         except TimeoutError:
-            return f"it did not start within {self._seconds:g} s"
+            return f"it did not start within {seconds:g} s"
         finally:
             if process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):

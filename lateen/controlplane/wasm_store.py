@@ -52,20 +52,19 @@ class ModuleStore:
         self._touch(digest)
         return data
 
-    def prune(self, used: Collection[str]) -> None:
-        """Delete the longest unused modules beyond the bound; those in `used` always stay."""
+    def prune(self, used: Collection[str]) -> int:
+        """Delete the longest unused modules beyond the bound; those in `used` always stay. Returns how many there are then."""
         found = []
         for path in self.directory.glob(f"*{_SUFFIX}"):
             with contextlib.suppress(OSError):
                 status = path.stat()
                 found.append((status.st_mtime, path, status.st_size))
-        total = sum(size for _, _, size in found)
+        total, kept = sum(size for _, _, size in found), len(found)
         for _, path, size in sorted(found):
-            if total <= self._max_bytes:
-                return
-            if path.stem not in used:
+            if total > self._max_bytes and path.stem not in used:
                 path.unlink(missing_ok=True)
-                total -= size
+                total, kept = total - size, kept - 1
+        return kept
 
     def load_state(self) -> Mapping[str, Any]:
         """What `save_state` wrote; nothing when there is none or it is damaged."""

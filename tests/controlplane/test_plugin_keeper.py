@@ -7,6 +7,7 @@ import base64
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from lateen.mesh.loader import load_text
 from lateen.mesh.meshconfig import MeshConfig
 from lateen.mesh.view import MeshView
 from tests.controlplane.modules import module
-from tests.fakes.registry import Registry, Reply, WebServer, serving
+from tests.fakes.image_registry import Registry, Reply, WebServer, serving
 
 KEY = ResourceKey("WasmPlugin", "default", "p")
 LUA = ResourceKey("TrafficExtension", "default", "p")
@@ -247,6 +248,20 @@ async def test_a_script_is_tried_and_its_error_stands_on_its_line(rig: Rig) -> N
     assert (finding.code, finding.line, finding.source_line) == ("LTN0404", 9, "      end")
     assert "unexpected symbol near 'end'" in finding.message
     assert rig.keeper.serving(LUA) == good
+
+
+async def test_a_script_that_never_ends_is_refused_and_leaves_no_process(rig: Rig) -> None:
+    endless = LuaServing("while true do end")
+    assert await EnvoyTrial(seconds=1.0)([endless]) == "it did not start within 1 s"
+    assert not [line for line in _command_lines() if "lateen-trial-" in line and b"validate" in line.encode()]
+
+
+def _command_lines() -> Iterator[str]:
+    """Of our own children."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if path.read_text().rpartition(")")[2].split()[1] == str(os.getpid()):
+                yield path.with_name("cmdline").read_text().replace("\0", " ")
 
 
 async def test_a_restart_goes_on_with_what_was_served(tmp_path: Path, web: WebServer) -> None:

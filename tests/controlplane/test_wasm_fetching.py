@@ -13,7 +13,7 @@ from lateen.controlplane.wasm_fetch import Credentials, Fetcher, FetchLimits, ht
 from lateen.controlplane.wasm_url import ModuleError, parse_module_url
 from lateen.mesh.wasmplugin import WasmConfig
 from tests.controlplane.modules import module
-from tests.fakes.registry import INDEX, Registry, Reply, WebServer, serving, tar_gz
+from tests.fakes.image_registry import INDEX, Registry, Reply, WebServer, serving, tar_gz
 
 MODULE = module("fetched")
 DIGEST = hashlib.sha256(MODULE).hexdigest()

@@ -18,7 +18,7 @@ from filters.toolchain.build import build
 from tests.controlplane.modules import module
 from tests.e2e.client import Answer, Client, call
 from tests.e2e.running import RunningMesh, replace_file, until
-from tests.fakes.registry import Registry, Reply, WebServer, serving
+from tests.fakes.image_registry import Registry, Reply, WebServer, serving
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e"), pytest.mark.timeout(420)]
 LEDGER = "http://ledger.legacy-system.svc.cluster.local:8080"

@@ -234,6 +234,7 @@ TRIGGERS = (
                 "did you mean app: a-web?", (WEB, policy(kind, f"{TYPO}, {more}")))
         for kind, more in (
             ("AuthorizationPolicy", ""), ("RequestAuthentication", JWT), ("RateLimitPolicy", LIMIT), ("Telemetry", ""), ("PeerAuthentication", "mtls: {mode: STRICT}"),
+            ("WasmPlugin", "url: a"), ("TrafficExtension", "lua: {inlineCode: a}"),
         )
     ),
     Trigger("IST0127", "info", "AuthorizationPolicy/n/p", "spec.selector.matchLabels", "app=later", "",
