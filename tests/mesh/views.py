@@ -20,6 +20,8 @@ GROUPS = {
     "RequestAuthentication": "security.istio.io/v1",
     "RateLimitPolicy": "lateen.dev/v1alpha1",
     "Telemetry": "telemetry.istio.io/v1",
+    "WasmPlugin": "extensions.istio.io/v1alpha1",
+    "TrafficExtension": "extensions.istio.io/v1alpha1",
     "Gateway": "gateway.networking.k8s.io/v1",
     "GatewayClass": "gateway.networking.k8s.io/v1",
     "HTTPRoute": "gateway.networking.k8s.io/v1",
