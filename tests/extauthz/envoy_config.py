@@ -50,7 +50,7 @@ def envoy_config(
         "grpc_service": {
             "envoy_grpc": {"cluster_name": "authz"},
             "retry_policy": json.loads(json_format.MessageToJson(check_retries())),
-            "timeout": "2s",
+            "timeout": "20s",
             "initial_metadata": [{"key": "x-lateen-target", "value": target}],
         },
         "failure_mode_allow": False,

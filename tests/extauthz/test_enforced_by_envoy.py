@@ -148,7 +148,7 @@ async def start(arguments: list[str], log: Path) -> asyncio.subprocess.Process:
 
 
 async def listening(port: int) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(90):
         while True:
             try:
                 _, writer = await asyncio.open_connection("127.0.0.1", port)
