@@ -6,10 +6,12 @@ import inspect
 from pathlib import Path
 
 import pytest
+import yaml
 
 import filters.library
 from filters.library import catalog
-from filters.sdk.config import config_schema
+from filters.sdk.config import config_schema, decode_config
+from filters.sdk.options import OPTIONS_KEY, Options
 from lateen_filter import FilterConfig, HttpFilter
 
 LIBRARY = Path(str(filters.library.__file__)).parent
@@ -50,12 +52,25 @@ def test_no_filter_imports_another(module: str) -> None:
     assert not imported & set(FILES)
 
 
+def _section(name: str) -> str:
+    text = (LIBRARY.parent.parent / "docs" / "filters-library.md").read_text(encoding="utf-8")
+    return text.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+
+
 @pytest.mark.parametrize("name", catalog())
 def test_every_field_of_a_configuration_is_in_the_documentation(name: str) -> None:
-    text = (LIBRARY.parent.parent / "docs" / "filters-library.md").read_text()
-    section = text.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+    section = _section(name)
     missing = [field for field in _fields(_filter(name).Config) if f"`{field}`" not in section]
     assert not missing
+
+
+@pytest.mark.parametrize("name", catalog())
+def test_the_example_of_the_documentation_is_valid(name: str) -> None:
+    example = yaml.safe_load(_section(name).partition("```yaml\n")[2].partition("```")[0])
+    assert example["spec"]["pluginName"] == name
+    config = dict(example["spec"]["pluginConfig"])
+    decode_config(Options, config.pop(OPTIONS_KEY, {}))
+    decode_config(_filter(name).Config, config)
 
 
 def _fields(kind: type[FilterConfig]) -> list[str]:
