@@ -13,8 +13,10 @@ from typing import Protocol
 
 from filters.sdk import dispatch, host
 
-FUNCTIONS = tuple(name for name, value in vars(host).items() if inspect.isfunction(value) and not name.startswith("_"))
-"""What a host has to implement."""
+FUNCTIONS = tuple(
+    name for name, value in vars(host).items() if inspect.isfunction(value) and "_missing" in value.__code__.co_names
+)
+"""What a host has to implement: the functions that without one can only fail."""
 KIT = str(Path(__file__).parent)
 AGAIN_SECONDS = 0.001
 

@@ -90,26 +90,6 @@ def _exports(raw: bytes, at: int) -> list[str]:
     return found
 
 
-def render_inspection(found: Inspection) -> str:
-    """A page for people."""
-    lines = [f"size       {found.size} bytes, {found.functions} functions"]
-    facts = ("python", "componentize", "seed", "source")
-    lines.extend(f"{key:<11}{found.manifest[key]}" for key in facts if key in found.manifest)
-    filters = found.manifest.get("filters")
-    for item in filters if isinstance(filters, list) else []:
-        lines.append(f"filter     {item['name']} ({item['class']})")
-        lines.append(f"  config   {json.dumps(item['config'])}")
-    sizes = sorted(found.sections.items(), key=lambda item: -item[1])
-    lines.extend(f"{label:<22} {size:>10}" for label, size in sizes)
-    lines += [
-        "imports",
-        *(f"  {title}" for title in found.imports),
-        "exports",
-        *(f"  {title}" for title in found.exports),
-    ]
-    return "\n".join([*lines, render_modules(found.manifest)])
-
-
 def render_modules(manifest: Mapping[str, object]) -> str:
     """The Python modules inside, packages once."""
     modules = manifest.get("modules")

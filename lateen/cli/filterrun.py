@@ -73,7 +73,7 @@ def run(source: str, directory: Path, settings: Settings, options: filterbuild.O
     build = 1
     module = _make(source, directory / f"filter-{build}.wasm", options)
     placed = _placed(module, settings)
-    for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: Envoy must not outlive us
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # Ctrl-C and its like: Envoy must not outlive us
         signal.signal(number, signal.default_int_handler)
     envoy = EnvoyProcess()
     try:

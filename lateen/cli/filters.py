@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from lateen.cli.exits import EPILOG, CommandError, Exit
-from lateen.cli.output import emit
+from lateen.cli.exits import EPILOG
+from lateen.cli.output import Format, emit
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -47,6 +47,7 @@ def test(
     directory: Annotated[Path, typer.Argument(help="The filter's project.")] = Path(),  # noqa: PT028  (no test)
     *,
     envoy: Annotated[bool, typer.Option("--envoy", help="Run them with the built module in a real Envoy.")] = False,  # noqa: PT028
+    module: Annotated[Path | None, typer.Option(help="With --envoy, test this .wasm instead of building.")] = None,  # noqa: PT028
 ) -> None:
     """Run the tests of a filter with pytest. What follows DIRECTORY and -- goes to pytest.
 
@@ -56,7 +57,7 @@ def test(
     """
     from lateen.cli import filtertest
 
-    raise typer.Exit(filtertest.test(directory, envoy=envoy, arguments=context.args))
+    raise typer.Exit(filtertest.test(directory, envoy=envoy, module=module, arguments=context.args))
 
 
 @app.command(epilog=EPILOG, short_help="Build a filter into one .wasm file.")
@@ -146,19 +147,12 @@ def publish(
 def inspect(
     module: Annotated[Path, typer.Argument(help="A .wasm file.")],
     *,
-    fmt: Annotated[str, typer.Option("-o", "--output", help="table or json.")] = "table",
+    fmt: Annotated[Format, typer.Option("-o", "--output", help="table, json or yaml.")] = Format.TABLE,
 ) -> None:
     """Show the filters of a module with their configuration, imports, exports and sizes.
 
     lateen filter inspect maintenance.wasm
     """
-    import json
+    from lateen.cli import filterinspect
 
-    from filters.toolchain.binary import MalformedModuleError
-    from filters.toolchain.inspection import inspect_module, render_inspection
-
-    try:
-        found = inspect_module(module.read_bytes())
-    except (OSError, MalformedModuleError) as error:
-        raise CommandError(Exit.INVALID, f"{module}: {error}") from None
-    emit(json.dumps(found.to_dict(), indent=2) if fmt == "json" else render_inspection(found))
+    emit(filterinspect.inspect(module, fmt))

@@ -14,13 +14,17 @@ CODES = {0: Exit.OK, 1: Exit.FINDINGS, 2: Exit.FINDINGS, 3: Exit.BUG, 4: Exit.US
 """pytest's exit codes: passed, failed, interrupted, internal error, usage, no tests."""
 
 
-def test(directory: Path, *, envoy: bool, arguments: Sequence[str]) -> Exit:
+def test(directory: Path, *, envoy: bool, module: Path | None, arguments: Sequence[str]) -> Exit:
     """Run pytest in `directory`; its output is the command's. FINDINGS if a test fails."""
     if not directory.is_dir():
         raise CommandError(Exit.USAGE, f"{directory} is no directory", "name the filter's project")
     if importlib.util.find_spec("pytest") is None:
         raise CommandError(Exit.USAGE, "pytest is not installed", "pip install 'lateen[filters]'")
-    command = [sys.executable, "-m", "pytest", "-p", PLUGIN, *(["--envoy"] if envoy else []), *arguments]
+    if module is not None and not (envoy and module.is_file()):
+        problem = f"{module} is no file" if envoy else "goes with --envoy: without it no module is used"
+        raise CommandError(Exit.USAGE, f"--module: {problem}", "lateen filter build makes one")
+    source = [] if module is None else ["--filter-source", str(module.resolve())]
+    command = [sys.executable, "-m", "pytest", "-p", PLUGIN, *(["--envoy"] if envoy else []), *source, *arguments]
     environment = dict(os.environ)
     if not (directory / "pytest.ini").is_file():  # as `filter new` has it
         environment["PYTHONPATH"] = os.pathsep.join(

@@ -277,7 +277,7 @@ app.add_typer(
     filters_app,
     name="filter",
     rich_help_panel=FILTERS,
-    help="Write Envoy HTTP filters in Python: new, build, run, inspect.",
+    help="Write Envoy HTTP filters in Python: new, test, run, build, publish.",
 )
 
 FilesOption = Annotated[

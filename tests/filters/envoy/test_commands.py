@@ -34,21 +34,6 @@ def test_inspect_refuses_what_is_no_module(tmp_path: Path) -> None:
     assert (result.returncode, "not a WebAssembly module" in result.stderr) == (3, True)
 
 
-def test_new_makes_a_filter_whose_test_passes(tmp_path: Path) -> None:
-    assert lateen("new", str(tmp_path / "my-gate")).returncode == 0
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)]
-    result = subprocess.run(
-        [*command, "-c", "/dev/null", "--import-mode=prepend", "-o", "pythonpath=.", "tests"],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-        cwd=tmp_path / "my-gate",
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert lateen("new", str(tmp_path / "my-gate")).returncode == 2
-
-
 def test_build_says_what_cannot_be_built(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("from lateen_filter import HttpFilter\ndef (\n")
     result = lateen("build", str(tmp_path / "broken.py"))

@@ -1,7 +1,14 @@
 """Filters for the conformance suite. `Program` does what the header x-program says and prints what it got: both hosts must agree."""
 
+import importlib
 import json
-from collections.abc import Mapping, Sequence
+import os
+import random
+import sys
+import threading
+import time
+from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from lateen_filter import Counter, FilterConfig, Gauge, Histogram, HttpFilter, Request, Response
@@ -166,3 +173,75 @@ class Ticking(HttpFilter):
 
     async def on_request(self, request: Request) -> Response | None:
         return Response(200, self.shared.get("flags") or b"none")
+
+
+class Differences(HttpFilter):
+    """What docs/filters-differences.md says, one statement for each path: each case returns what came of it."""
+
+    def on_request(self, request: Request) -> Response | None:
+        case: Any = getattr(self, request.path.strip("/"), None)
+        if case is None:
+            return None
+        try:
+            return Response.of_json(case())
+        except BaseException as error:
+            return Response.of_json(type(error).__name__)
+
+    def python(self) -> str:
+        return sys.version.partition(" ")[0]
+
+    def files(self) -> str:
+        return Path("/etc/hostname").read_text()
+
+    def environment(self) -> list[str]:
+        return [key for key in os.environ if key not in ("PYTHONHOME", "PYTHONPATH")]
+
+    def later_import(self) -> str:
+        return str(importlib.import_module("wsgiref.util"))
+
+    def bundled_import(self) -> str:
+        import colorsys  # noqa: PLC0415  (that is the case)
+
+        return colorsys.__name__
+
+    def thread(self) -> None:
+        threading.Thread(target=print).start()
+
+    def sleep(self) -> bool:
+        before = time.monotonic()
+        time.sleep(30)
+        return time.monotonic() - before < 10
+
+    def module_level(self) -> bool:
+        return time.time() > IMPORTED_AT
+
+    def randomness(self) -> bool:
+        return random.random() == BAKED_RANDOM
+
+    def zone(self) -> list[str]:
+        return list(time.tzname)
+
+    def kept(self) -> int:
+        KEPT.append(1)
+        return len(KEPT)
+
+    def exit(self) -> None:
+        sys.exit(1)
+
+
+class Awaiting(HttpFilter):
+    """Awaits what is neither a body nor a call."""
+
+    async def on_request(self, request: Request) -> Response | None:
+        await Other()
+        return None
+
+
+class Other:
+    def __await__(self) -> Generator[str, None, None]:
+        yield "something else"
+
+
+IMPORTED_AT = time.time()
+BAKED_RANDOM = random.random()
+KEPT: list[int] = []

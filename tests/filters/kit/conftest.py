@@ -7,7 +7,7 @@ import pytest
 
 from lateen_filter.testing import FilterHostFactory
 
-ENVOY = [pytest.mark.e2e, pytest.mark.xdist_group("filters-kit"), pytest.mark.timeout(600)]
+ENVOY = [pytest.mark.e2e, pytest.mark.xdist_group("filters"), pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="session", params=["fake", pytest.param("envoy", marks=ENVOY)])

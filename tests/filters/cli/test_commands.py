@@ -1,0 +1,163 @@
+"""`lateen filter new`, `test` and `run` as one types them."""
+
+import http.client
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from filters.testing.building import module_of
+from tests.filters.kit.cases import Plain
+
+LATEEN = [sys.executable, "-m", "lateen.cli.main", "filter"]
+SECONDS = 120.0
+BUILDS = [pytest.mark.e2e, pytest.mark.xdist_group("filters"), pytest.mark.timeout(600)]
+
+
+def lateen(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*LATEEN, *arguments], capture_output=True, text=True, check=False, timeout=SECONDS, cwd=cwd)
+
+
+def test_new_makes_a_project_whose_tests_pass(tmp_path: Path) -> None:
+    made = lateen("new", "my-gate", cwd=tmp_path)
+    assert (made.returncode, made.stderr.splitlines()[-1]) == (0, "next: lateen filter test my-gate")
+    tested = lateen("test", "my-gate", "-q", "-p", "no:cacheprovider", cwd=tmp_path)
+    assert (tested.returncode, "3 passed" in tested.stdout) == (0, True), tested.stdout + tested.stderr
+    again = lateen("new", "my-gate", cwd=tmp_path)
+    assert (again.returncode, "is not empty" in again.stderr) == (2, True)
+
+
+def test_a_test_that_fails_is_exit_code_1(tmp_path: Path) -> None:
+    lateen("new", "gate", cwd=tmp_path)
+    source = tmp_path / "gate" / "gate.py"
+    source.write_text(source.read_text().replace("503", "500"))
+    failed = lateen("test", "gate", "-p", "no:cacheprovider", cwd=tmp_path)
+    assert (failed.returncode, "assert (500" in failed.stdout) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["new", "Upper"], "is no name for a filter"),
+        (["new", "a--b"], "is no name for a filter"),
+        (["test", "nowhere"], "nowhere is no directory"),
+        (["test", ".", "--module", "x.wasm"], "goes with --envoy"),
+        (["test", ".", "--envoy", "--module", "x.wasm"], "x.wasm is no file"),
+        (["run", "x.wasm", "--upstream", "nobody"], "is not HOST:PORT"),
+        (["run", "x.wasm", "--cluster", "users"], "is not NAME=HOST:PORT"),
+        (["run", "x.wasm", "--config", "["], "--config: "),
+        (["run", "x.wasm", "--config", "[]"], "expected a JSON object"),
+        (["build", "x.py", "-o", "no/such/x.wasm"], "there is no directory"),
+        (["build", "x.wasm"], "is built already"),
+        (["inspect", "x.wasm", "-o", "wide"], "there is only table, json and yaml"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_is_exit_code_2(tmp_path: Path, arguments: list[str], said: str) -> None:
+    result = lateen(*arguments, cwd=tmp_path)
+    assert (result.returncode, said in result.stderr) == (2, True), result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "x.wasm"], "x.wasm: no such file or directory"),
+        (["inspect", "x.wasm"], "x.wasm: no such file or directory"),
+        (["build", "library:nothing"], "the library has no filter nothing; it has: ab-testing, "),
+        (["build", "nowhere"], "nowhere: no such file or directory"),
+    ],
+    ids=" ".join,
+)
+def test_what_cannot_be_built_or_read_is_exit_code_3(tmp_path: Path, arguments: list[str], said: str) -> None:
+    result = lateen(*arguments, cwd=tmp_path)
+    assert (result.returncode, said in result.stderr) == (3, True), result.stderr
+
+
+@pytest.fixture
+def module(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """The module of the kit's suite, a copy."""
+    cache = request.config.cache
+    assert cache is not None
+    return Path(shutil.copyfile(module_of(Plain, None, cache.mkdir("lateen-filter")), tmp_path / "kit.wasm"))
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[bytes], Path]]]:
+    """A function that starts `lateen filter run`; the process and its log."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def run(*arguments: str) -> tuple[subprocess.Popen[bytes], Path]:
+        path = tmp_path / f"run-{len(started)}.log"
+        with path.open("wb") as log:
+            started.append(subprocess.Popen([*LATEEN, "run", *arguments], stdout=log, stderr=log, cwd=tmp_path))
+        return started[-1], path
+
+    yield run
+    for process in started:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(SECONDS)
+
+
+def until(log: Path, text: str, count: int = 1) -> str:
+    end = time.monotonic() + SECONDS
+    while (said := log.read_text()).count(text) < count:
+        assert time.monotonic() < end, said
+        time.sleep(0.1)
+    return said
+
+
+def get(port: int, path: str) -> tuple[int, str, str | None]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode(), answer.getheader("x-seen")
+    finally:
+        connection.close()
+
+
+class TestRun:
+    pytestmark = BUILDS
+
+    def test_a_saved_module_takes_the_place_of_the_old_one(
+        self, module: Path, start: Callable[..., tuple[subprocess.Popen[bytes], Path]]
+    ) -> None:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            port = int(taken.getsockname()[1])
+        process, log = start("kit.wasm", "--name", "plain", "--port", str(port), "--config", '{"word": "one"}')
+        until(log, f"envoy with plain on http://127.0.0.1:{port}")
+        assert "[info] configured with one" in log.read_text()
+        assert get(port, "/x") == (200, "GET /x\n", "/x 200")
+        good = module.read_bytes()
+        module.write_bytes(b"no module")
+        until(log, "kit.wasm: not a WebAssembly module\nthe filter of before goes on")
+        assert get(port, "/x")[0] == 200
+        module.write_bytes(good)
+        until(log, "the new filter answers now")
+        assert get(port, "/reply")[:2] == (418, "short\n")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(SECONDS) == 0
+        with socket.socket() as client:  # Envoy is gone too
+            assert client.connect_ex(("127.0.0.1", port)) != 0
+
+    def test_a_port_that_is_taken_is_said(
+        self, module: Path, start: Callable[..., tuple[subprocess.Popen[bytes], Path]]
+    ) -> None:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            process, log = start("kit.wasm", "--name", "plain", "--port", str(taken.getsockname()[1]))
+            assert process.wait(SECONDS) == 3
+        assert "Address already in use" in log.read_text()
+
+    def test_which_filter_has_to_be_said(self, module: Path) -> None:
+        result = lateen("run", str(module))
+        assert (result.returncode, "it has: awaiting, differences, plain" in result.stderr) == (2, True), result.stderr
