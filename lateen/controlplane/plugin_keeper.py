@@ -218,6 +218,7 @@ class PluginKeeper:
             async with self._fetching:
                 data = await self._fetcher.fetch(module.url, module.credentials)
                 await self._take(module, data)
+            self._metrics.fetches.labels("ok").inc()
         except ModuleError as error:
             self._failed(module, str(error))
         except OSError as error:
@@ -238,7 +239,6 @@ class PluginKeeper:
             except ModuleError as error:
                 module.unusable = str(error)
         module.digest, module.error, module.failures = digest, "", 0
-        self._metrics.fetches.labels("ok").inc()
         if new:
             self._log.info("module taken over", url=str(module.url), sha256=digest, bytes=len(data))
             if module.url.kind != "file":

@@ -219,6 +219,24 @@ async def test_what_does_not_fit_is_told_with_its_line_and_the_last_good_stays(
     assert (offline.code, offline.line, offline.message) == (code, line, finding.message.rpartition("wasm: ")[2])
 
 
+async def test_the_module_of_a_traffic_extension(rig: Rig) -> None:
+    (rig.directory / "a.wasm").write_bytes(OURS)
+    head = "apiVersion: extensions.istio.io/v1alpha1\nkind: TrafficExtension\nmetadata: {name: p}\nspec:\n  wasm:\n"
+    rig.follow(f"{head}    url: file://a.wasm\n    pluginName: one\n    pluginConfig:\n      message: 5\n")
+    await rig.settled(LUA)
+    (finding,) = rig.findings()
+    assert (finding.code, finding.line, finding.path) == ("LTN0403", 9, "spec.wasm.pluginConfig.message")
+
+
+async def test_a_network_filter(rig: Rig) -> None:
+    (rig.directory / "a.wasm").write_bytes(module("a"))
+    rig.follow(plugin("file://a.wasm", "type: NETWORK"))
+    assert await rig.settled() == (PluginStanding.READY, "")
+    served = rig.keeper.serving(KEY)
+    assert isinstance(served, WasmServing)
+    assert served.network
+
+
 async def test_a_near_miss_has_no_finding(rig: Rig) -> None:
     (rig.directory / "a.wasm").write_bytes(OURS)
     rig.follow(plugin("file://a.wasm", "pluginName: one", "pluginConfig: {message: a, lateen: {onError: open}}"))

@@ -21,7 +21,7 @@ from tests.e2e.client import Answer, Client, call
 from tests.e2e.running import RunningMesh, replace_file
 from tests.fakes.image_registry import Registry, Reply, WebServer, serving
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e"), pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e"), pytest.mark.timeout(900)]
 LEDGER = "http://ledger.legacy-system.svc.cluster.local:8080"
 PATIENCE = 120.0  # a module is compiled in seconds, and in more of them on a busy machine
 UNAVAILABLE = (503, "a filter of this service is not available\n")
