@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
         module = directory / "mix.wasm"
         module.write_bytes(build(Path(__file__).with_name("filter_mix.py"), seed=1).linked.module)
         (directory / "mix.lua").write_text(MIX)
-        chain = Chain([Placed("mix", {})], name=LISTENER)
+        chain = Chain([Placed("mix", {"lateen": {"cpuMs": 10_000}})], name=LISTENER)
         (directory / "envoy.json").write_text(bootstrap(module, [chain], echo_path=str(directory / "echo")))
         command = [str(envoy_path()), "-c", str(directory / "envoy.json"), "--concurrency", str(WORKERS)]
         command += ["--disable-hot-restart", "-l", "off", "--admin-address-path", str(directory / "admin")]
@@ -84,7 +84,7 @@ def _run(wrk: str, script: Path, port: int, pid: int, requests: int) -> list[Sta
     states: list[State] = []
     while done < requests:
         result = subprocess.run(
-            [wrk, "-t1", "-c16", "-d5s", "-s", str(script), f"http://127.0.0.1:{port}/"],
+            [wrk, "-t1", "-c16", "-d10s", "--timeout", "60s", "-s", str(script), f"http://127.0.0.1:{port}/"],
             capture_output=True,
             text=True,
             check=True,

@@ -12,10 +12,11 @@ from types import CoroutineType
 from filters.sdk import host
 from filters.sdk.config import ConfigError, decode_config
 from filters.sdk.filter import HttpFilter, overrides, registry
-from filters.sdk.headers import KeptHeaders, encode_pairs, parse_pairs
+from filters.sdk.headers import KeptHeaders, encode_pairs
 from filters.sdk.logs import install_streams, log_exception, say
 from filters.sdk.messages import LiveResponse, Request, Response
 from filters.sdk.options import OPTIONS_KEY, Options
+from filters.sdk.pairs import parse_pairs
 from filters.sdk.streaming import BodyChunks, BodyTooLargeError, ChunkWait
 from filters.sdk.waiting import BodyWait, CallWait
 
@@ -196,7 +197,7 @@ def on_response_headers(stream: int, count: int, ended: int, parent: int) -> int
         if root is None:
             return host.CONTINUE
         found = Stream(root, stream)  # another filter has answered before this one saw the request
-        found.request.headers = KeptHeaders(host.get_headers(host.REQUEST_HEADERS) or b"")
+        found.request.headers = KeptHeaders(host.get_headers(host.REQUEST_HEADERS) or bytes(4))
     if found.failed or found.root.on_response is None:
         return host.CONTINUE
     if found.task is not None:  # another filter has answered while on_request was waiting
@@ -389,7 +390,7 @@ def _advance_tick(task: Coroutine[object, object, object], value: object) -> Non
 def _answer(stream: Stream, result: object) -> int:
     """What on_request or on_response has returned."""
     if stream.response is None and stream.root.on_response is not None:
-        stream.request.headers = KeptHeaders(host.get_headers(host.REQUEST_HEADERS) or b"")
+        stream.request.headers = KeptHeaders(host.get_headers(host.REQUEST_HEADERS) or bytes(4))
     if result is None:
         return host.CONTINUE
     if not isinstance(result, Response):

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 
 from filters.sdk import host
+from filters.sdk.pairs import parse_pairs
 
 NAME_CHARACTERS = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz")
 _known_names: set[str] = set()
@@ -33,18 +34,6 @@ def check_value(name: str, value: str) -> str | bytes:
     if any(character in "\r\n\0" for character in value):
         raise ValueError(f"the value of header {name!r} holds a line break or NUL: {value!r}")
     return value.encode("utf-8", "surrogateescape")
-
-
-def parse_pairs(raw: bytes) -> list[tuple[str, str]]:
-    """Proxy-Wasm's serialised headers: count, lengths, then names and values, each with a NUL after it."""
-    count = int.from_bytes(raw[:4], "little")
-    lengths = memoryview(raw)[4 : 4 + 8 * count].cast("I")
-    at = 4 + 8 * count
-    parts = []
-    for length in lengths:
-        parts.append(raw[at : at + length].decode("utf-8", "surrogateescape"))
-        at += length + 1
-    return list(zip(parts[::2], parts[1::2], strict=True))
 
 
 def encode_pairs(pairs: Iterable[tuple[str, str]]) -> bytes:
@@ -156,10 +145,22 @@ class KeptHeaders(Headers):
         return self._pairs
 
     def __getitem__(self, name: str) -> str:
-        values = self.get_all(name)
-        if not values:
+        value = self.get(name)
+        if value is None:
             raise KeyError(name)
-        return ", ".join(values)
+        return str(value)
+
+    # One header is looked for in Wasm; to parse all of them here costs more than all the rest of a callback.
+    def get(self, name: str, default=None, /):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201  (Mapping's overloads)
+        if not isinstance(name, str):
+            raise TypeError(f"a header name must be str, not {type(name).__name__}")
+        value = host.find_header(self._raw, name.lower())
+        if value is True:
+            return ", ".join(self.get_all(name))
+        return default if value is None else value
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self.get(name) is not None
 
     def __setitem__(self, name: str, value: str) -> None:
         raise RuntimeError("the request has left: its headers can only be changed in on_request")

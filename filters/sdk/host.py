@@ -8,6 +8,8 @@ Numbers are Proxy-Wasm's. A wrong type is a TypeError, a refusal of the host a H
 
 from typing import Final, Literal, NoReturn
 
+from filters.sdk.pairs import find_pair
+
 REQUEST_HEADERS: Final = 0
 RESPONSE_HEADERS: Final = 2
 CALL_HEADERS: Final = 6
@@ -152,3 +154,8 @@ def set_cpu_limit(milliseconds: int) -> None:
 
 def set_handler(root: int, handler: object) -> None:
     """Let Wasm call `handler` for the requests of a root context (see filters.toolchain.fastpath); elsewhere there is no short way."""
+
+
+def find_header(raw: bytes, name: str) -> str | Literal[True] | None:
+    """Look for a header in what `get_headers` has returned; True if there are several."""
+    return find_pair(raw, name)

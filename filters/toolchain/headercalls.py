@@ -53,7 +53,9 @@ def add_header_search(shim: Shim, arena: Arena) -> None:
     frame = arena.reserve(16)
     shim.variables |= {"found_size": Variable("i"), "host_status": Variable("i")}
     shim.add(_same_bytes())
+    shim.add(_search_headers())
     shim.add(_find_header(frame))
+    shim.add(_find_in(arena.reserve(32), arena.text("surrogateescape")))
     shim.add(_get_header(arena.reserve(32), arena.text("surrogateescape")))
 
 
@@ -92,7 +94,7 @@ def _find_header(frame: int) -> Function:
     All headers are fetched by the first call of a callback and searched here: a call of the host costs more than a search.
     """
     function = Function("find_header", "iii", "i")
-    left, table, at, found, status = (function.new_local() for _ in range(5))
+    status = function.new_local()
     fetch = join(
         call("forget_headers"),
         store(const(frame), const(0)),
@@ -112,15 +114,25 @@ def _find_header(frame: int) -> Function:
         assign_variable("headers", load(const(frame))),
         assign_variable("headers_map", local(0)),
     )
+    function.emit(
+        if_(or_(is_zero(variable("headers")), differ(variable("headers_map"), local(0))), fetch),
+        call("search_headers", variable("headers"), local(1), local(2)),
+    )
+    return function
+
+
+def _search_headers() -> Function:
+    """(serialised headers, name, length) -> as `find_header`, never REFUSED."""
+    function = Function("search_headers", "iii", "i")
+    left, table, at, found = (function.new_local() for _ in range(4))
     match = join(
         if_(local(found), give(const(SEVERAL))),
         assign(found, add(add(local(at), local(2)), const(1))),
         assign_variable("found_size", load(local(table), 4)),
     )
     function.emit(
-        if_(or_(is_zero(variable("headers")), differ(variable("headers_map"), local(0))), fetch),
-        assign(left, load(variable("headers"))),
-        assign(table, add(variable("headers"), const(4))),
+        assign(left, load(local(0))),
+        assign(table, add(local(0), const(4))),
         assign(at, add(local(table), mul(local(left), const(8)))),
         while_(
             local(left),
@@ -135,6 +147,24 @@ def _find_header(frame: int) -> Function:
             ),
         ),
         local(found),
+    )
+    return function
+
+
+def _find_in(frame: int, handler: int) -> Function:
+    """host.find_header(headers, name) -> str | None, or True if there are several; the headers as host.get_headers gave them."""
+    function = Function("host.find_header", "iii", "i")
+    found = function.new_local()
+    wrong = or_(differ(local(2), const(2)), differ(load(load(local(1)), 4), variable("&PyBytes_Type")))
+    function.emit(
+        if_(wrong, join(call("PyErr_BadArgument"), (b"\x1a",), give(const(0)))),
+        if_(is_zero(call("text_argument", load(local(1)), const(frame))), give(const(0))),
+        if_(is_zero(call("text_argument", load(local(1), 4), const(frame + 8))), give(const(0))),
+        if_(less(load(const(frame + 4)), const(4)), give(NONE)),
+        assign(found, call("search_headers", load(const(frame)), load(const(frame + 8)), load(const(frame + 12)))),
+        if_(is_zero(local(found)), give(NONE)),
+        if_(equal(local(found), const(SEVERAL)), give(variable("&_Py_TrueStruct"))),
+        _text(found, handler),
     )
     return function
 

@@ -96,7 +96,7 @@ def add_host_calls(shim: Shim, arena: Arena, first_slot: int) -> tuple[int, int]
     add_header_search(shim, arena)
     shim.add(_set_cpu_limit())
     add_set_handler(shim, arena)
-    names = [*(spec.name for spec in HOST_CALLS), "get_header", "set_cpu_limit", "set_handler"]
+    names = [*(spec.name for spec in HOST_CALLS), "get_header", "find_header", "set_cpu_limit", "set_handler"]
     definitions = b""
     for slot, name in enumerate(names, first_slot):
         shim.slots[slot] = f"host.{name}"

@@ -58,3 +58,26 @@ def test_two_filters_in_a_directory_are_one_too_many(tmp_path: Path) -> None:
         (tmp_path / name).write_text("import lateen_filter")
     with pytest.raises(BuildError, match=r"which of these is the filter\? a, b"):
         find_sources(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("source", "compiles"),
+    [
+        ("Point = namedtuple('Point', 'x y')", False),
+        ("import re\ndef f(text):\n    return re.compile(text)", False),
+        ("def f(text):\n    return eval(text)", True),
+        ("def f(text):\n    return ast.literal_eval(text)", True),
+        ("class F:\n    async def on_request(self, request):\n        return collections.namedtuple('P', 'x')", True),
+        ("f = lambda text: eval(text)", True),
+    ],
+)
+def test_what_a_function_mentions_keeps_the_compiler(tmp_path: Path, source: str, *, compiles: bool) -> None:
+    path = tmp_path / "gate.py"
+    path.write_text(source)
+    assert read_imports([("gate", path)]).compiles is compiles
+
+
+def test_what_functions_of_the_standard_library_import_late_is_imported(tmp_path: Path) -> None:
+    path = tmp_path / "gate.py"
+    path.write_text("from datetime import datetime\ndef f(text):\n    return datetime.strptime(text, '%Y')")
+    assert read_imports([("gate", path)]).modules == ("_strptime", "datetime")
