@@ -34,8 +34,16 @@ from tests.policy.test_compile_agrees_with_reference import PRINCIPALS, policies
 
 pytestmark = pytest.mark.fuzz
 
-CLAIMS: dict[str, Any] = {"scope": "read write", "a": {"b": ["v", 1]}, "aud": ["api"], "azp": "app", "n": "1"}
+CLAIMS: dict[str, Any] = {
+    "scope": "read write",
+    "a": {"b": ["v", 1]},
+    "aud": ["api"],
+    "azp": "app",
+    "n": "1",
+    "exp": 4_000_000_000,
+}
 GOOD = token(**CLAIMS)
+"""Valid for longer than any run of `make fuzz` takes."""
 AUTHENTICATION = {"jwtRules": [{"issuer": ISSUER, "jwks": JWKS, "fromHeaders": [{"name": "x-jwt"}], "fromParams": ["t"], "forwardOriginalToken": True}]}  # fmt: skip
 
 
