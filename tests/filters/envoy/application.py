@@ -54,11 +54,18 @@ class Application(BaseHTTPRequestHandler):
         return body
 
 
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Connections that Envoy has closed are none of our business."""
+
+
 @contextmanager
 def application() -> Iterator[tuple[str, int]]:
     """Its address while it runs."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Application)
-    server.daemon_threads = True
+    server = Server(("127.0.0.1", 0), Application)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield ("127.0.0.1", server.server_port)

@@ -20,6 +20,7 @@ CAUGHT = {
     "/recurse": "RecursionError",
     "/recurse/json": "RecursionError",
     "/memory": "MemoryError",
+    "/compile": "RuntimeError: this module was built without Python's compiler",
 }
 STUBBORN = ("/loop/stubborn", "/loop/c")
 
