@@ -13,7 +13,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 # pydantic pins this part of itself, and its documentation tells users to import from it.
 _BELONGS_TO = {"pydantic-core": "pydantic"}
-PACKAGES = [name for name in ("lateen", "extauthz", "ratelimit", "ca", "filters", "lateen_filter") if (ROOT / name).is_dir()]
+PACKAGES = [
+    name for name in ("lateen", "extauthz", "ratelimit", "ca", "filters", "lateen_filter") if (ROOT / name).is_dir()
+]
 
 
 def _normalised(name: str) -> str:
