@@ -2,7 +2,6 @@
 
 import gc
 import json
-import sys
 
 from lateen_filter import Counter, HttpFilter, Request, Response
 
@@ -37,7 +36,7 @@ class Mix(HttpFilter):
             case "/state":
                 gc.collect()
                 count = int(self.shared.get("count") or b"0")
-                return Response.of_json({"blocks": sys.getallocatedblocks(), "count": count})
+                return Response.of_json({"objects": len(gc.get_objects()), "count": count})
         return None
 
     async def on_response(self, request: Request, response: Response) -> Response | None:

@@ -37,12 +37,12 @@ end
 
 
 class State(NamedTuple):
-    """What is held: resident KiB of Envoy, the Wasm memories' part of it, blocks of Python's allocator, and the shared counter."""
+    """What is held: resident KiB of Envoy, the Wasm memories' part of it, objects of Python, and the shared counter."""
 
     requests: int
     resident: int
     wasm: int
-    blocks: int
+    objects: int
     shared: int
 
 
@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.write(json.dumps(state._asdict()) + "\n")
     middle, end = states[len(states) // 2], states[-1]
     grown = end.resident - middle.resident
-    sys.stdout.write(f"from the middle to the end: {grown:+} KiB resident, {end.blocks - middle.blocks:+} blocks\n")
+    sys.stdout.write(f"from the middle to the end: {grown:+} KiB resident, {end.objects - middle.objects:+} objects\n")
     return 1 if grown > middle.resident // 50 else 0
 
 
@@ -106,7 +106,7 @@ def _state(port: int, pid: int, requests: int) -> State:
     status = Path(f"/proc/{pid}/status").read_text()
     resident = re.search(r"VmRSS:\s+(\d+)", status)
     return State(
-        requests, int(resident[1]) if resident else 0, _wasm_memory(pid), int(told["blocks"]), int(told["count"])
+        requests, int(resident[1]) if resident else 0, _wasm_memory(pid), int(told["objects"]), int(told["count"])
     )
 
 

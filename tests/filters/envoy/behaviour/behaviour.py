@@ -20,6 +20,7 @@ seen = Counter("behaviour_seen")
 level = Gauge("behaviour_level")
 spread = Histogram("behaviour_spread")
 baked_random = random.random()
+hoarded: list[list[str]] = []
 
 
 class Mode(Enum):
@@ -220,9 +221,12 @@ class Requests(HttpFilter):
         spread.record(17)
         return Response(200)
 
-    async def case_blocks(self, request: Request) -> Response:
+    async def case_objects(self, request: Request) -> Response:
         gc.collect()
-        return Response(200, str(sys.getallocatedblocks()))
+        return Response(200, str(len(gc.get_objects())))
+
+    async def case_hoard(self, request: Request) -> None:
+        hoarded.append([request.path])
 
     # Bodies piece by piece
 
