@@ -203,13 +203,15 @@ class AdsServer:
             connection.wake.clear()
             if connection.close_reason:
                 raise Denied(connection.close_reason)
-            while (push := session.next_push(clock.monotonic())) is not None:
+            now = clock.monotonic()
+            while (push := session.next_push(now)) is not None:
                 data = form.encode(push)
                 label = label_of(push.type_url)
                 self._metrics.pushes.labels(label).inc()
                 self._metrics.size.labels(label).observe(len(data))
                 await context.write(data)
-            wake_at = session.wake_at(clock.monotonic())
+                now = clock.monotonic()
+            wake_at = session.wake_at(now)  # of the same moment: what became due in between would never be sent
             if wake_at is None:
                 await connection.wake.wait()
                 continue

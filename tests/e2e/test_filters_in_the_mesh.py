@@ -288,15 +288,15 @@ def test_phases_and_priorities(mesh: RunningMesh) -> None:
     texts.append(script("AUTHN", "zz-first", appending("first"), priority=7))
     with plugins(mesh, "---".join(texts), "scripts.yaml"):
         until(lambda: ready(mesh, *words, "zz-first"))
-        assert ledger(mesh).json["headers"]["x-order"].split() == ["first", "authn", "authz", "stats", "last"]
+        order = ["first", "authn", "authz", "stats", "last"]
+        until(lambda: ledger(mesh).json["headers"].get("x-order", "").split() == order)
 
 
 def test_a_script_that_does_not_compile_is_quarantined_with_its_line(mesh: RunningMesh) -> None:
     said = len(mesh.output)
     good = "function envoy_on_response(handle)\n  handle:headers():add('x-lua', 'yes')\nend"
     with plugins(mesh, script("AUTHN", "script", good), "script.yaml"):
-        until(lambda: ready(mesh, "script"))
-        assert ledger(mesh).headers["x-lua"] == "yes"
+        until(lambda: ready(mesh, "script") and ledger(mesh).headers.get("x-lua") == "yes")
         with mesh.edited("script.yaml", ("handle:headers():add('x-lua', 'yes')", "handle:headers(:add(")):
             until(lambda: "LTN0404" in mesh.output[said:])
             line = mesh.output[said:].partition("script.yaml:")[2].partition(":")[0]

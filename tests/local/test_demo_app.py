@@ -17,6 +17,8 @@ import pytest
 
 from lateen.local.demo_app import Attempts, parse_delay
 
+pytestmark = pytest.mark.xdist_group("demo_app")  # one address for all
+
 HOST = "127.98.7.6"
 PORT = 8080
 
