@@ -26,7 +26,7 @@ from extauthz.seen import SeenTokens
 from extauthz.tokens import TokenCache
 from lateen.envoyapi.envoy.service.auth.v3 import external_auth_pb2
 from lateen.envoyapi.lateen.v1alpha1 import workload_pb2
-from lateen.jwks.fetch import http_client
+from lateen.fetching import http_client
 from lateen.jwks.keeper import KeyKeeper
 from lateen.jwks.keys import Key
 from lateen.jwks.page import jwks_of

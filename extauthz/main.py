@@ -20,7 +20,7 @@ from extauthz.settings import Settings, parse_settings
 from lateen import __version__
 from lateen.adsclient.client import AdsClient, service_node, stop
 from lateen.adsclient.tls import SdsIdentity
-from lateen.jwks.fetch import http_client
+from lateen.fetching import http_client
 from lateen.jwks.keeper import KeyKeeper
 from lateen.jwks.page import keys_page
 from lateen.process import allow_many_files, configure_logs

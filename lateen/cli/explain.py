@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from lateen.cli.asking import NOT_VERIFIED, Answer, KeysOf, Question, ask, compile_for, is_gateway, nearest_rules
+from lateen.cli.choices import request_headers
 from lateen.cli.exits import CommandError, Exit
 from lateen.cli.meshview import find_port, find_workload, view_of_files, view_of_running
 from lateen.cli.output import Format, emit, render_data
@@ -123,7 +124,9 @@ def question_of(
     )
     if method is None or path is None:
         return Question(base, mutual_tls=not plaintext)
-    given = _headers(headers, token)
+    given = request_headers(headers)
+    if token:
+        given["authorization"] = f"Bearer {token}"
     host = given.get("host") or given.get(":authority") or (service.hostname if service is not None else workload.name)
     hops = (view.mesh.default_config.gateway_topology or {}).get("numTrustedProxies")
     forwarded = given.get("x-forwarded-for", "")
@@ -156,19 +159,6 @@ def identity_of(view: MeshView, text: str) -> tuple[str, str]:
     workload = find_workload(view, text)
     address = workload.address if "." in workload.address or ":" in workload.address else ""
     return view.identity_of(workload.namespace, workload.service_account), address
-
-
-def _headers(given: Sequence[str], token: str | None) -> dict[str, str]:
-    headers: dict[str, str] = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise CommandError(Exit.USAGE, f"not a header: {text!r}", "write --header NAME=VALUE")
-        name = name.strip().lower()
-        headers[name] = f"{headers[name]},{value}" if name in headers else value
-    if token:
-        headers["authorization"] = f"Bearer {token}"
-    return headers
 
 
 def render_answer(answer: Answer) -> str:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from google.protobuf.duration_pb2 import Duration
 
+from lateen.cli.choices import request_headers
 from lateen.cli.exits import CommandError, Exit
 from lateen.cli.meshview import find_workload, view_of_files, view_of_running
 from lateen.cli.output import Format, emit, render_data
@@ -88,21 +89,10 @@ def route(  # noqa: PLR0917
 
         with ControlPlane(find_control_plane(control_plane)) as api:
             view = view_of_running(api)
-    explanation = explain(view, find_workload(view, source), method, url, _headers(headers), live=not files)
+    explanation = explain(view, find_workload(view, source), method, url, request_headers(headers), live=not files)
     text = render_data(asdict(explanation), fmt) if fmt in {Format.JSON, Format.YAML} else render(explanation)
     emit(text)
     raise SystemExit(Exit.FINDINGS if explanation.problem else Exit.OK)
-
-
-def _headers(given: Sequence[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise CommandError(Exit.USAGE, f"not a header: {text}", "write --header NAME=VALUE")
-        key = name.strip().lower()
-        found[key] = f"{found[key]},{value}" if key in found else value
-    return found
 
 
 def explain(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from lateen.clock import Clock
-from lateen.jwks.fetch import http_client
+from lateen.fetching import http_client
 from lateen.jwks.keeper import KeyKeeper, KeyUri, Timing
 from lateen.jwks.keys import KeySet
 from lateen.jwks.page import keys_page

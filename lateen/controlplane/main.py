@@ -26,8 +26,9 @@ from lateen.controlplane.report import Reporter
 from lateen.controlplane.server import AdsServer, ServerLimits
 from lateen.controlplane.settings import Settings, parse_settings
 from lateen.controlplane.translator import MeshTranslator, Translator
-from lateen.controlplane.wasm_fetch import Fetcher, http_client
+from lateen.controlplane.wasm_fetch import Fetcher
 from lateen.controlplane.wasm_store import ModuleStore
+from lateen.fetching import http_client
 from lateen.mesh.diagnostics import Diagnostic
 from lateen.mesh.view import MeshView
 from lateen.process import configure_logs

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import structlog
 
-from lateen.clock import Clock
+from lateen.clock import Clock, sleep_unless
 from lateen.controlplane.plugin_metrics import PluginMetrics
 from lateen.controlplane.plugin_requests import NO_MODULE, NO_USE, Problem, Request, fit, refused, requests_of
 from lateen.controlplane.plugin_trial import Trial, TrialUnavailableError
@@ -258,13 +258,7 @@ class PluginKeeper:
         if module.failures and module.url.kind != "file":
             delay = min(timing.retry_ceiling, timing.retry_first * 2.0 ** min(module.failures - 1, 20))
             delay *= random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
-        sleeper = asyncio.ensure_future(self._clock.sleep(delay))
-        waker = asyncio.ensure_future(module.wake.wait())
-        try:
-            await asyncio.wait({sleeper, waker}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            sleeper.cancel()
-            waker.cancel()
+        await sleep_unless(self._clock, delay, module.wake)
 
     # trying
 

@@ -9,15 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
-from urllib.parse import urljoin, urlsplit
 
 import httpx
 
+from lateen import fetching
 from lateen.controlplane.wasm_url import ModuleError, ModuleUrl
+from lateen.fetching import Answer
 
 MAX_MODULE_BYTES: Final = 64 * 1024 * 1024
 _MAX_REDIRECTS: Final = 5
-_SCHEMES: Final = ("http", "https")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +28,6 @@ class FetchLimits:
     seconds: float = 120.0
 
 
-class Answer(NamedTuple):
-    """What a server said. `body` is empty unless the status is 200."""
-
-    status: int
-    headers: httpx.Headers
-    body: bytes
-
-
 class Credentials(NamedTuple):
     """For one registry."""
 
@@ -43,47 +35,12 @@ class Credentials(NamedTuple):
     password: str
 
 
-def http_client(ca_file: str = "") -> httpx.AsyncClient:
-    """A client for modules: no redirects by itself, no environment, a private CA beside the system's when one is given."""
-    context = ssl.create_default_context()
-    if ca_file:
-        context.load_verify_locations(ca_file)
-    limits = httpx.Limits(max_connections=20, max_keepalive_connections=5)
-    return httpx.AsyncClient(verify=context, follow_redirects=False, trust_env=False, limits=limits)
-
-
 async def get(client: httpx.AsyncClient, url: str, limit: int, headers: Mapping[str, str] | None = None) -> Answer:
-    """GET with redirects that stay within HTTP, never from HTTPS to HTTP, and never take credentials to another host."""
-    wanted = {"accept-encoding": "identity", **(headers or {})}
-    for _ in range(_MAX_REDIRECTS + 1):
-        answer = await _get(client, url, limit, wanted)
-        if isinstance(answer, Answer):
-            return answer
-        target = urljoin(url, answer)
-        before, after = urlsplit(url), urlsplit(target)
-        if after.scheme not in _SCHEMES or (before.scheme, after.scheme) == ("https", "http"):
-            raise ModuleError(f"redirected to another scheme ({after.scheme[:20]})")
-        if before.netloc != after.netloc:
-            wanted = {name: value for name, value in wanted.items() if name != "authorization"}
-        url = target
-    raise ModuleError(f"more than {_MAX_REDIRECTS} redirects")
-
-
-async def _get(client: httpx.AsyncClient, url: str, limit: int, headers: Mapping[str, str]) -> Answer | str:
-    """The answer, or where to go instead."""
-    async with client.stream("GET", url, headers=dict(headers), timeout=None) as response:
-        if response.has_redirect_location:
-            return str(response.headers["location"])
-        if response.status_code != httpx.codes.OK:
-            return Answer(response.status_code, response.headers, b"")
-        if response.headers.get("content-encoding", "identity").lower() != "identity":
-            raise ModuleError("the answer is compressed, which was not asked for")
-        body = bytearray()
-        async for chunk in response.aiter_bytes():
-            body += chunk
-            if len(body) > limit:
-                raise ModuleError(f"it is larger than {limit} bytes")
-        return Answer(response.status_code, response.headers, bytes(body))
+    """GET a module, or what leads to one; ModuleError."""
+    try:
+        return await fetching.get(client, url, limit, headers, redirects=_MAX_REDIRECTS, upgrades=True)
+    except fetching.FetchError as error:
+        raise ModuleError(str(error)) from None
 
 
 class Fetcher:

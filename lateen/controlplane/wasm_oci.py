@@ -19,8 +19,9 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from lateen.controlplane.wasm_fetch import Answer, Credentials, check_digest, get
+from lateen.controlplane.wasm_fetch import Credentials, check_digest, get
 from lateen.controlplane.wasm_url import DEFAULT_REGISTRY, Image, ModuleError
+from lateen.fetching import Answer
 
 _DOCKER_HUB: Final = "registry-1.docker.io"
 _MANIFESTS: Final = (

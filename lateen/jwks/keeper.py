@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import httpx
 import structlog
 
-from lateen.clock import Clock, SystemClock
+from lateen.clock import Clock, SystemClock, sleep_unless
 from lateen.jwks.fetch import discover, fetch
 from lateen.jwks.keys import JwksError, KeySet, parse_jwks
 
@@ -214,13 +214,7 @@ class KeyKeeper:
         if entry.failures:
             delay = min(self._timing.retry_ceiling, self._timing.retry_first * 2.0 ** min(entry.failures - 1, 20))
         delay *= random.uniform(0.8, 1.0)  # noqa: S311 - jitter, not a secret
-        sleeper = asyncio.ensure_future(self._clock.sleep(delay))
-        waker = asyncio.ensure_future(entry.wake.wait())
-        try:
-            await asyncio.wait({sleeper, waker}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            sleeper.cancel()
-            waker.cancel()
+        await sleep_unless(self._clock, delay, entry.wake)
 
 
 def _status(entry: _Entry, now: float) -> KeyStatus:

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.checks import Bench, request_for, unindexed
 from lateen.envoyapi.envoy.service.auth.v3 import external_auth_pb2
-from lateen.jwks.fetch import http_client
+from lateen.fetching import http_client
 from lateen.jwks.keeper import KeyKeeper
 
 

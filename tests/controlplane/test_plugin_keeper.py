@@ -20,8 +20,9 @@ from lateen.controlplane.plugin_keeper import KeeperTiming, PluginKeeper, Plugin
 from lateen.controlplane.plugin_metrics import PluginMetrics
 from lateen.controlplane.plugin_trial import EnvoyTrial, Trial, TrialUnavailableError
 from lateen.controlplane.plugins import LuaServing, Serving, WasmServing
-from lateen.controlplane.wasm_fetch import Fetcher, http_client
+from lateen.controlplane.wasm_fetch import Fetcher
 from lateen.controlplane.wasm_store import ModuleStore
+from lateen.fetching import http_client
 from lateen.mesh.diagnostics import Diagnostic
 from lateen.mesh.kinds import ResourceKey
 from lateen.mesh.loader import load_text

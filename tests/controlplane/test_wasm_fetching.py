@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from lateen.controlplane.wasm_fetch import Credentials, Fetcher, FetchLimits, http_client
+from lateen.controlplane.wasm_fetch import Credentials, Fetcher, FetchLimits
 from lateen.controlplane.wasm_url import ModuleError, parse_module_url
+from lateen.fetching import http_client
 from lateen.mesh.wasmplugin import WasmConfig
 from tests.controlplane.modules import module
 from tests.fakes.image_registry import INDEX, Registry, Reply, WebServer, serving, tar_gz

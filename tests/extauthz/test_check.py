@@ -15,7 +15,7 @@ from extauthz.policies import GRACE_SECONDS
 from lateen.adsclient.client import ResourcesRejected
 from lateen.envoyapi.envoy.config.core.v3 import base_pb2
 from lateen.envoyapi.envoy.service.auth.v3 import external_auth_pb2
-from lateen.jwks.fetch import http_client
+from lateen.fetching import http_client
 from tests.extauthz.service import PROXY, TARGET, Service, http, workload
 from tests.extauthz.tokens import JWKS, KEY, OTHER_KEY, token
 from tests.fuzzing import examples

@@ -14,7 +14,7 @@ from extauthz.decide import Decision, Verdict
 from extauthz.decisionlog import DecisionLog, LogMode
 from extauthz.metrics import Metrics
 from lateen.envoyapi.lateen.v1alpha1 import workload_pb2
-from lateen.jwks.fetch import http_client
+from lateen.fetching import http_client
 from lateen.policy.request import CheckInput
 from tests.extauthz.service import PROXY, TARGET, Service, http, workload
 from tests.extauthz.tokens import JWKS, token

@@ -19,7 +19,7 @@ from extauthz.metrics import Metrics
 from extauthz.policies import Policies
 from lateen.envoyapi.envoy.service.auth.v3 import external_auth_pb2
 from lateen.envoyapi.lateen.v1alpha1 import workload_pb2
-from lateen.jwks.fetch import http_client
+from lateen.fetching import http_client
 from lateen.jwks.keeper import KeyKeeper
 from lateen.mesh.authorizationpolicy import AuthorizationPolicySpec
 from lateen.policy.claims import verified_claims

@@ -17,7 +17,7 @@ from extauthz.metrics import Metrics
 from extauthz.policies import Policies
 from extauthz.seen import Seen, SeenTokens, key_of
 from lateen.envoyapi.envoy.service.auth.v3 import external_auth_pb2
-from lateen.jwks.fetch import http_client
+from lateen.fetching import http_client
 from lateen.jwks.keeper import KeyKeeper
 from lateen.jwks.keys import KeySet, parse_jwks
 from lateen.mesh.requestauthentication import RequestAuthenticationSpec

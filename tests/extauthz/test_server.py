@@ -15,7 +15,7 @@ from extauthz.policies import Policies
 from lateen.adsclient.tls import TlsMaterial
 from lateen.envoyapi.envoy.service.auth.v3 import external_auth_pb2, external_auth_pb2_grpc
 from lateen.envoyapi.grpc.health.v1 import health_pb2, health_pb2_grpc
-from lateen.jwks.fetch import http_client
+from lateen.fetching import http_client
 from lateen.jwks.keeper import KeyKeeper
 from lateen.wire.transport import Transport, rpc_server
 from tests.extauthz.service import PROXY, TARGET, http, workload

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
-from lateen.jwks.fetch import fetch, http_client
+from lateen.fetching import http_client
+from lateen.jwks.fetch import fetch
 from lateen.jwks.keeper import KeyKeeper, KeyStatus, KeyUri, Timing
 from lateen.jwks.keys import MAX_DOCUMENT_BYTES, JwksError
 from tests.fakes.pki import TestAuthority

@@ -4,7 +4,7 @@ import json
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from lateen.jwks.fetch import http_client
+from lateen.fetching import http_client
 from lateen.jwks.keeper import KeyKeeper, KeyUri
 from lateen.jwks.keys import parse_jwks
 from lateen.jwks.page import jwks_of, keys_page
