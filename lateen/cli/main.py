@@ -261,6 +261,28 @@ def proxy_status(
     proxystatus.proxy_status(name, fmt=fmt, watch=watch, control_plane=control_plane)
 
 
+@app.command(rich_help_panel=INSPECT, epilog=EPILOG, short_help="Show everything that applies to a workload.")
+def describe(
+    workload: Annotated[str, typer.Argument(help="NAME, NAMESPACE/NAME or NAME.NAMESPACE.")],
+    *,
+    files: Annotated[
+        list[Path] | None,
+        typer.Option("-f", "--filename", metavar="PATH", help="Ask these manifests, no mesh needs to run. Repeatable."),
+    ] = None,
+    fmt: FormatOption = Format.TABLE,
+    control_plane: ControlPlaneOption = None,
+) -> None:
+    """Show a workload: its services and mutual TLS, the policies it is under, and the plugins in its proxy's chains.
+
+    Of each plugin: which module runs (the first digits of its sha256), READY, PENDING or FAILED, and what line is to blame.
+
+    lateen describe payments/payments-api
+    """
+    from lateen.cli import describe as command
+
+    command.workload(workload, files=tuple(files or ()), fmt=fmt, control_plane=control_plane)
+
+
 explain_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, epilog=EPILOG)
 authz_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, epilog=EPILOG)
 app.add_typer(

@@ -10,10 +10,12 @@ from urllib.parse import urlsplit
 
 from google.protobuf.duration_pb2 import Duration
 
+from lateen.cli import pluginsof
 from lateen.cli.choices import request_headers
 from lateen.cli.exits import CommandError, Exit
 from lateen.cli.meshview import find_workload, view_of_files, view_of_running
 from lateen.cli.output import Format, emit, render_data
+from lateen.cli.pluginsof import NO_STATES, Applied, States
 from lateen.controlplane import names
 from lateen.controlplane.proxy import Mode, Proxy, ProxyType
 from lateen.controlplane.simulate import Request, Taken, destinations, take_route, virtual_host
@@ -26,6 +28,7 @@ from lateen.envoyapi.envoy.config.route.v3 import route_pb2
 from lateen.envoyapi.envoy.extensions.filters.http.fault.v3 import fault_pb2
 from lateen.envoyapi.envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
 from lateen.mesh.kinds import ResourceKey
+from lateen.mesh.plugins import Side
 from lateen.mesh.view import MeshView
 from lateen.mesh.virtualservice import VirtualService
 from lateen.mesh.workloads import Workload
@@ -58,6 +61,16 @@ class Destination:
 
 
 @dataclass(frozen=True, slots=True)
+class PluginsAt:
+    """The plugins that the request passes at one proxy, as a `CLIENT` or a `SERVER`, in order."""
+
+    workload: str
+    side: str
+    port: int
+    plugins: tuple[Applied, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """Where a request goes. Without destinations `answer` says what the proxy itself answers; `problem` is why it gets nowhere."""
 
@@ -70,6 +83,7 @@ class Explanation:
     answer: str = ""
     extras: tuple[str, ...] = ()
     problem: str = ""
+    plugins: tuple[PluginsAt, ...] = ()
 
 
 def route(  # noqa: PLR0917
@@ -84,21 +98,34 @@ def route(  # noqa: PLR0917
     """Print where the request goes; exit code 1 when it gets nowhere."""
     if files:
         view = view_of_files(files)
+        states = pluginsof.states_of_files(view)
     else:
         from lateen.cli.apiclient import ControlPlane, find_control_plane
 
         with ControlPlane(find_control_plane(control_plane)) as api:
             view = view_of_running(api)
-    explanation = explain(view, find_workload(view, source), method, url, request_headers(headers), live=not files)
+            states = pluginsof.states_of(api.get("/v1/plugins"))
+    workload = find_workload(view, source)
+    explanation = explain(view, workload, method, url, request_headers(headers), live=not files, states=states)
     text = render_data(asdict(explanation), fmt) if fmt in {Format.JSON, Format.YAML} else render(explanation)
     emit(text)
     raise SystemExit(Exit.FINDINGS if explanation.problem else Exit.OK)
 
 
 def explain(
-    view: MeshView, workload: Workload, method: str, url: str, headers: Mapping[str, str], *, live: bool
+    view: MeshView,
+    workload: Workload,
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    *,
+    live: bool,
+    states: States = NO_STATES,
 ) -> Explanation:
-    """What the proxy of `workload` does with a request; a gateway is asked as from outside. `live`: replicas have addresses."""
+    """What the proxy of `workload` does with a request; a gateway is asked as from outside.
+
+    `live`: replicas have addresses. `states`: how it stands with plugins.
+    """
     parts = urlsplit(url)
     if parts.scheme not in _PORTS or not parts.hostname:
         raise CommandError(Exit.USAGE, f"not a URL: {url}", "write http://HOST:PORT/PATH")
@@ -108,12 +135,39 @@ def explain(
     query = f"?{parts.query}" if parts.query else ""
     request = Request(method.upper(), headers.get("host", parts.netloc), path + query, headers, parts.scheme)
     snapshot = snapshot_for(view, _proxy_of(workload))
-    configuration = _configuration(snapshot, workload, request, parts.port or _PORTS[parts.scheme])
+    port = parts.port or _PORTS[parts.scheme]
+    configuration = _configuration(snapshot, workload, request, port)
     taken = take_route(configuration, request)
     base = Explanation(f"{request.method} {url}", workload.key, configuration.name)
     explanation = _explanation(view, snapshot, taken, base)
     problem = _problem(view, snapshot, explanation.destinations, parts.hostname, live=live)
-    return replace(explanation, problem=explanation.problem or problem)
+    if workload.is_gateway:
+        port = next((p for p, wanted in _gateway_ports(snapshot).items() if configuration.name in wanted), port)
+    plugins = _plugins(view, workload, port, explanation.destinations, states)
+    return replace(explanation, problem=explanation.problem or problem, plugins=tuple(plugins))
+
+
+def _plugins(
+    view: MeshView, workload: Workload, port: int, targets: Sequence[Destination], states: States
+) -> Iterator[PluginsAt]:
+    """At the caller's proxy and at those of the workloads that the request may come to; nothing of proxies without plugins."""
+    places = {(workload.key, Side.CLIENT, port): workload}
+    for target in targets:
+        parts = target.cluster.split("|")
+        if len(parts) != _OUTBOUND_PARTS:
+            continue
+        behind = [
+            (other, own)
+            for other in view.workloads
+            for service, at, own in view.services_of(other)
+            if service.hostname == parts[-1] and str(at.number) == parts[1]
+        ]
+        chosen = [(other, own) for other, own in behind if f"{other.address}:{own}" in target.endpoints]
+        places |= {(other.key, Side.SERVER, own): other for other, own in chosen or behind}
+    for (key, side, number), other in places.items():
+        found = pluginsof.passed(view, other, side, number, states)
+        if found:
+            yield PluginsAt(key, side.name, number, found)
 
 
 def _proxy_of(workload: Workload) -> Proxy:
@@ -330,8 +384,8 @@ def render(explanation: Explanation) -> str:
     if explanation.host:
         lines.append(f"  host {explanation.host}, in the routes {explanation.routes}")
     for rule in explanation.rules:
-        place = f" ({rule.position})" if rule.position else ""
-        lines.append(f"  {'✗' if rule.reason else '✓'}  {rule.rule or 'built in'}{place}")
+        where = f" ({rule.position})" if rule.position else ""
+        lines.append(f"  {'✗' if rule.reason else '✓'}  {rule.rule or 'built in'}{where}")
         if rule.reason:
             lines.append(f"       {rule.reason}")
     if explanation.answer:
@@ -347,6 +401,9 @@ def render(explanation: Explanation) -> str:
         lines.append(f"  {'; '.join(explanation.extras)}")
     if explanation.problem:
         lines.append(f"  problem: {explanation.problem}")
+    for place in explanation.plugins:
+        lines.append(f"  plugins at {place.workload} ({place.side.lower()}, port {place.port}):")
+        lines += pluginsof.lines(place.plugins, "    ")
     return "\n".join(lines)
 
 

@@ -17,6 +17,7 @@ from lateen.controlplane.configuration import Configuration, Conflict
 from lateen.controlplane.events import Events, TooManyListeners
 from lateen.controlplane.inventory import Item, Origin
 from lateen.controlplane.metrics import Metrics
+from lateen.controlplane.plugin_findings import plugin_findings
 from lateen.controlplane.plugin_keeper import PluginKeeper
 from lateen.controlplane.push import Pusher
 from lateen.controlplane.status import proxy_status, snapshot_json, update_gauges
@@ -170,8 +171,15 @@ class Api:
         return JSONResponse(self._keys())
 
     async def plugins(self, _request: Request) -> Response:
-        """GET /v1/plugins: what each WasmPlugin and TrafficExtension runs, and why not something else."""
-        return JSONResponse({"plugins": [state.to_dict() for state in self._plugins.states.values()]})
+        """GET /v1/plugins: what each WasmPlugin and TrafficExtension runs, and why and by which line not something else."""
+        states, view = self._plugins.states.values(), self._pusher.view
+        blamed = {} if view is None else {found.resource: found for found in plugin_findings(view, states)}
+        entries = []
+        for state in states:
+            found = blamed.get(str(state.key))
+            position = f"{found.file}:{found.line}:{found.column}" if found is not None and found.file else ""
+            entries.append({**state.to_dict(), "code": found.code if found is not None else "", "position": position})
+        return JSONResponse({"plugins": entries})
 
     async def events(self, _request: Request) -> Response:
         """GET /v1/events: JSON lines, live."""
