@@ -29,9 +29,14 @@ class Counter(_Metric):
     __slots__ = ()
 
     def add(self, amount: int = 1) -> None:
+        """`amount` more, none if it is 0; ValueError if it is less."""
+        if not isinstance(amount, int):
+            raise TypeError(f"a counter goes up by int, not {type(amount).__name__}")
         if amount < 0:
             raise ValueError("a counter only goes up")
-        host.increment_metric(self._number(), amount)
+        number = self._number()
+        if amount:  # Envoy refuses 0
+            host.increment_metric(number, amount)
 
     @property
     def value(self) -> int:

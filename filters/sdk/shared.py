@@ -5,6 +5,8 @@ from collections.abc import Callable
 from filters.sdk import host
 
 ATTEMPTS = 100
+ABSENT = 0xFFFFFFFF
+"""A version that no value has: Envoy sets an absent key whatever the version, but with 0 also one that has come meanwhile."""
 
 
 class SharedData:
@@ -25,9 +27,9 @@ class SharedData:
         host.set_shared(_text(key), _value(value), 0)
 
     def compare_and_set(self, key: str, value: bytes | str, version: int) -> bool:
-        """Set the value if the version is still `version`; whether it was."""
+        """Set the value if the version is still `version` (0: if the key is still absent); whether it was."""
         try:
-            host.set_shared(_text(key), _value(value), version)
+            host.set_shared(_text(key), _value(value), version or ABSENT)
         except host.HostError as error:
             if error.status == host.CAS_MISMATCH:
                 return False

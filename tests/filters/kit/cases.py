@@ -114,6 +114,8 @@ class Program(HttpFilter):
             case ["compare", key, value, off]:
                 _, version = self.shared.get_versioned(key)
                 return self.shared.compare_and_set(key, value, version + off if version else off)
+            case ["create", key, value]:
+                return self.shared.compare_and_set(key, value, 0)
             case ["count", name, amount]:
                 counters[name].add(amount)
                 return counters[name].value

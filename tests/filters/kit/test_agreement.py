@@ -144,7 +144,7 @@ def test_on_log_reads_and_cannot_write(agreed: Agreed) -> None:
 NAMES = st.sampled_from(
     ["x-a", "X-B", "accept", "cookie", "user-agent", "content-type", "x-forwarded-for", "", "a b", ":path", "x-ü"]
 )
-VALUES = st.sampled_from(["1", "a, b", "", "grün", "k=v; l=w", " x ", "a\nb", "/p?q", '"q"'])
+VALUES = st.sampled_from(["1", "a, b", "", "grün", "k=v; l=w", " x ", "a\nb", "a\x7fb", "\x01", "a\tb", "/p?q", '"q"'])
 HEADER_STEPS = st.one_of(
     st.tuples(st.sampled_from(["get", "all", "in", "del"]), NAMES),
     st.tuples(st.sampled_from(["set", "add"]), NAMES, VALUES),
@@ -152,6 +152,7 @@ HEADER_STEPS = st.one_of(
 SHARED_STEPS = st.one_of(
     st.tuples(st.just("share"), st.sampled_from("ab"), VALUES),
     st.tuples(st.just("compare"), st.sampled_from("ab"), VALUES, st.integers(0, 1)),
+    st.tuples(st.just("create"), st.sampled_from("ab"), VALUES),
     st.just(["shared"]),
 )
 METRIC_STEPS = st.one_of(

@@ -44,6 +44,23 @@ def test_headers_written_reach_the_upstream(filter_host: FilterHostFactory) -> N
     ]
 
 
+CONTROLS = [*range(9), *range(10, 32), 127]
+
+
+def test_values_that_are_no_header_values(filter_host: FilterHostFactory) -> None:
+    """Envoy itself answers 503 to a request that leaves a filter with one of these."""
+    bad = [f"a{chr(number)}b" for number in CONTROLS]
+    steps = [[step, "x-a", value] for value in bad for step in ("set", "add")]
+    answer, lines = play(filter_host(Program), [*steps, ["set", "x-b", "a\tb"], ["set", "x-c", "\x80\x9fü"]])
+    found = results(lines)
+    assert [result[0] for result in found[:-2]] == ["ValueError"] * len(steps)
+    assert found[0][1] == "the value of header 'x-a' holds a control character: 'a\\x00b'"
+    assert (answer.status, found[-2:]) == (200, [None, None])
+    assert answer.upstream_request is not None
+    assert [answer.upstream_request.headers.get(name) for name in ("x-a", "x-b")] == [None, "a\tb"]
+    assert play(filter_host(Program), [["reply", 200, "", {"x-a": "\x7f"}]])[0].status == 500
+
+
 def test_facts_of_a_request(filter_host: FilterHostFactory) -> None:
     _, lines = play(filter_host(Program), [["facts"]], path="/a/b?x=1&y=%20z&x=2", headers=[("cookie", "s=1; t=2")])
     assert results(lines) == [["GET", "/a/b", {"x": "1", "y": " z"}, {"s": "1", "t": "2"}, "localhost", "http"]]
@@ -276,6 +293,12 @@ def test_shared_data(filter_host: FilterHostFactory) -> None:
     assert results(lines)[0][0] == repr(b"\0from outside\xff")
 
 
+def test_version_0_means_that_the_key_is_absent(filter_host: FilterHostFactory) -> None:
+    steps = [["create", "a", "first"], ["create", "a", "second"], ["shared"]]
+    _, lines = play(filter_host(Program), steps)
+    assert results(lines) == [True, False, ["b'first'", "None"]]
+
+
 def test_metrics(filter_host: FilterHostFactory) -> None:
     host = filter_host(Program)
     assert host.metrics == {}
@@ -284,6 +307,10 @@ def test_metrics(filter_host: FilterHostFactory) -> None:
     )
     assert results(lines) == [2, 5, 42, None, ["ValueError", "a counter only goes up"]]
     assert host.metrics == {"kit_a": 5, "kit_level_a": 42}
+    _, lines = play(host, [["count", "a", 0], ["count", "b", 0], ["count", "a", 0.0], ["count", "a", "1"]])
+    number = "TypeError", "a counter goes up by int, not float"
+    assert results(lines) == [5, 0, list(number), [number[0], number[1].replace("float", "str")]]
+    assert host.metrics == {"kit_a": 5, "kit_b": 0, "kit_level_a": 42}
     assert filter_host(Program).metrics == {}
 
 
