@@ -20,6 +20,7 @@ from lateen.controlplane.keys import Keys
 from lateen.controlplane.metrics import Metrics
 from lateen.controlplane.plugin_findings import plugin_findings
 from lateen.controlplane.plugin_keeper import PluginKeeper
+from lateen.controlplane.plugin_memory import RememberedTrial
 from lateen.controlplane.plugin_trial import EnvoyTrial
 from lateen.controlplane.push import Debounce, Pusher
 from lateen.controlplane.report import Reporter
@@ -73,7 +74,7 @@ class ControlPlane:
         self.plugins = PluginKeeper(
             ModuleStore(settings.modules_dir),
             Fetcher(self.modules_client),
-            EnvoyTrial(),
+            RememberedTrial(EnvoyTrial(), settings.trials_file),
             clock,
             lambda: self.pusher.changed("plugins"),
             metrics=self.metrics.plugins,

@@ -31,6 +31,7 @@ class Settings:
     jwks_ca_file: str
     modules_dir: Path
     modules_ca_file: str
+    trials_file: Path
     log_level: str
     log_format: str
     print_config: bool
@@ -80,6 +81,9 @@ def parse_settings(arguments: Sequence[str], environ: Mapping[str, str] = os.env
     option(
         "modules-dir", "", "keeps the modules of plugins, for proxies of this host to read (default: beside the socket)"
     )
+    option(
+        "trials-file", "", "remembers which modules Envoy has taken (default: trials.json in the modules' directory)"
+    )
     option("modules-ca-file", "", "PEM file of further authorities to trust when fetching modules")
     option("jwks-ca-file", "", "PEM file of further authorities to trust when fetching keys")
     parser.add_argument(
@@ -105,6 +109,7 @@ def parse_settings(arguments: Sequence[str], environ: Mapping[str, str] = os.env
     if not 0 <= quiet <= longest:
         parser.error("--debounce-quiet must lie between 0 and --debounce-longest")
     api_socket = Path(given.api_socket)
+    modules_dir = Path(given.modules_dir or api_socket.parent / "modules").absolute()
     return Settings(
         config_dir=Path(given.config_dir) if given.config_dir else None,
         mesh_config=Path(given.mesh_config) if given.mesh_config else None,
@@ -118,8 +123,9 @@ def parse_settings(arguments: Sequence[str], environ: Mapping[str, str] = os.env
         max_streams=streams,
         jwks_override=overrides,
         jwks_ca_file=given.jwks_ca_file,
-        modules_dir=Path(given.modules_dir or api_socket.parent / "modules").absolute(),
+        modules_dir=modules_dir,
         modules_ca_file=given.modules_ca_file,
+        trials_file=Path(given.trials_file or modules_dir / "trials.json").absolute(),
         log_level=given.log_level,
         log_format=given.log_format,
         print_config=given.print_config,

@@ -105,6 +105,8 @@ def service_processes(site: Site, redis_url: str) -> list[ProcessSpec]:
             str(site.sds_socket(placement.CONTROL_PLANE)),
             "--modules-dir",
             str(site.modules),
+            "--trials-file",
+            str(site.state_ca.parent / "plugin-trials.json"),
             *overrides,
         ),
     ]
