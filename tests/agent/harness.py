@@ -26,7 +26,7 @@ def loopback_address() -> str:
     return f"127.{random.randint(100, 250)}.{random.randint(1, 250)}.{random.randint(2, 250)}"
 
 
-def eventually(probe: Callable[[], T | None], what: str, seconds: float = 40.0) -> T:
+def eventually(probe: Callable[[], T | None], what: str, seconds: float = 60.0) -> T:
     """Poll until `probe` gives something that is neither None nor False; the last exception is shown if it never does."""
     deadline = time.monotonic() + seconds
     last: Exception | None = None
@@ -42,12 +42,12 @@ def eventually(probe: Callable[[], T | None], what: str, seconds: float = 40.0) 
 
 class UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=5)
+        super().__init__("localhost", timeout=30)
         self._path = path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(5)
+        self.sock.settimeout(30)
         self.sock.connect(str(self._path))
 
 
@@ -62,7 +62,7 @@ def unix_request(path: Path, method: str, url: str, body: object = None) -> tupl
 
 
 def http_get(host: str, port: int, path: str, headers: Mapping[str, str] | None = None) -> tuple[int, str]:
-    connection = http.client.HTTPConnection(host, port, timeout=5)
+    connection = http.client.HTTPConnection(host, port, timeout=30)
     try:
         connection.request("GET", path, headers=dict(headers or {}))
         response = connection.getresponse()
@@ -86,7 +86,7 @@ class Process:
         if self.alive():
             os.kill(self.child.pid, number)
         try:
-            return self.child.wait(5)
+            return self.child.wait(60)
         except subprocess.TimeoutExpired:
             self.child.kill()
             self.child.wait(5)
@@ -245,7 +245,7 @@ def running_envoy(
         return http_get(address, admin_port, "/ready")[0] == 200
 
     try:
-        eventually(ready, f"envoy {name}", 20)
+        eventually(ready, f"envoy {name}")
         yield process
     finally:
         process.stop(signal.SIGKILL)

@@ -58,7 +58,7 @@ def mesh(
 
 def call(address: str) -> tuple[int, str]:
     """One request through the client's Envoy: the status, and whom the server saw."""
-    connection = http.client.HTTPConnection(address, CLIENT_PORT, timeout=5)
+    connection = http.client.HTTPConnection(address, CLIENT_PORT, timeout=30)
     try:
         connection.request("GET", "/")
         response = connection.getresponse()
@@ -129,7 +129,8 @@ def test_a_client_with_another_identity_is_not_served(authority: Authority, agen
 
 @pytest.fixture
 def short_lived(folder: Path) -> Iterator[tuple[Authority, Agent]]:
-    authority = Authority(folder, ttl="6s")
+    """Certificates live 12 s: renewed after 6, which leaves a starved machine 6 more to do it in."""
+    authority = Authority(folder, ttl="12s")
     authority.start()
     agent = Agent(folder, authority)
     agent.start()
@@ -149,7 +150,7 @@ class Traffic:
         self._thread = threading.Thread(target=self._run)
 
     def _run(self) -> None:
-        while not self._stop.wait(0.005):
+        while not self._stop.wait(0.01):
             self.calls += 1
             try:
                 result = call(self.address)
@@ -169,18 +170,18 @@ class Traffic:
 
 
 def test_rotation_under_traffic_fails_no_request(short_lived: tuple[Authority, Agent]) -> None:
-    # Certificates live 6 s and every request opens a connection of its own: each handshake uses what was served last.
+    # Every request opens a connection of its own: each handshake uses what was served last.
     authority, agent = short_lived
     with mesh(authority, agent) as (client, _):
         eventually(lambda: call(client)[0] == 200, "a call")
         with Traffic(client) as traffic:
             began = time.monotonic()
-            eventually(lambda: min(agent.issued("orders"), agent.issued("payments")) >= 4, "three rotations", 30)
+            eventually(lambda: min(agent.issued("orders"), agent.issued("payments")) >= 3, "two rotations")
             # Past the life of the first certificate: whoever still used it would fail.
-            eventually(lambda: time.monotonic() - began > 7, "the first certificate's end", 30)
+            eventually(lambda: time.monotonic() - began > 13, "the first certificate's end")
         assert traffic.failures == []
-        assert traffic.calls > 200
-        assert context_updates(client) >= 3
+        assert traffic.calls > 100
+        assert context_updates(client) >= 2
 
 
 def test_authority_and_agent_killed_and_restarted_under_traffic(short_lived: tuple[Authority, Agent]) -> None:
@@ -207,10 +208,10 @@ def test_authority_and_agent_killed_and_restarted_under_traffic(short_lived: tup
             agent.start()
             eventually(lambda: agent.in_state("serving") == 2, "both joined anew")
             eventually(
-                lambda: min(agent.issued("orders"), agent.issued("payments")) >= 3, "rotations of the new agent", 20
+                lambda: min(agent.issued("orders"), agent.issued("payments")) >= 2, "a rotation of the new agent"
             )
         assert traffic.failures == []
-        assert traffic.calls > 200
+        assert traffic.calls > 100
 
 
 def context_updates(address: str) -> int:

@@ -70,7 +70,7 @@ def ask(
     with grpc.secure_channel(authority.address, credentials, options) as channel:
         request = ca_pb2.IstioCertificateRequest(csr=csr.decode("latin-1"), validity_duration=seconds)
         answer = ca_pb2_grpc.IstioCertificateServiceStub(channel).CreateCertificate(
-            request, metadata=metadata, timeout=10
+            request, metadata=metadata, timeout=60
         )
     return list(answer.cert_chain)
 
@@ -170,7 +170,7 @@ def test_the_inner_server_serves_only_what_came_through_tls(shared_authority: Au
     metadata = (("authorization", f"Bearer {shared_authority.token('orders', 'orders-svc')}"),)
     with grpc.insecure_channel(f"unix:{inner}") as channel, pytest.raises(grpc.RpcError, match="TLS port"):
         ca_pb2_grpc.IstioCertificateServiceStub(channel).CreateCertificate(
-            ca_pb2.IstioCertificateRequest(csr=csr_for(new_key()).decode()), metadata=metadata, timeout=5
+            ca_pb2.IstioCertificateRequest(csr=csr_for(new_key()).decode()), metadata=metadata, timeout=60
         )
 
 
@@ -245,7 +245,7 @@ def test_a_root_that_others_can_read_stops_the_start(authority: Authority) -> No
     authority.stop()
     (authority.state / "root.pem").chmod(0o644)
     process = authority.launch()
-    assert process.child.wait(10) == 3
+    assert process.child.wait(60) == 3
     assert "mode 0644 lets others read the authority's key" in authority.log
     (authority.state / "root.pem").chmod(0o600)
     authority.start()
@@ -269,7 +269,7 @@ def test_a_second_authority_on_the_same_port_leaves_the_first_alone(authority: A
     first = authority.process
     assert first is not None
     second = authority.launch()
-    assert second.child.wait(10) == 3
+    assert second.child.wait(60) == 3
     assert "certificate authority cannot start" in authority.log
     authority.process = first
     assert ask(authority, csr_for(new_key()), token=authority.token("orders", "orders-svc"))

@@ -127,7 +127,7 @@ async def running(authority: Authority, limits: ServerLimits | None = None, port
 
 async def event(listener: Listener, wanted: str) -> Mapping[str, object]:
     """The next event of this name."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         async for told in listener:
             if told["event"] == wanted:
                 return told

@@ -290,7 +290,7 @@ def _https(world: World, port: int, name: str, client: tuple[str, str] | None = 
     context.check_hostname = False
     if client is not None:
         context.load_cert_chain(*client)
-    raw = socket.create_connection((world.address, port), timeout=5)
+    raw = socket.create_connection((world.address, port), timeout=30)
     with raw, context.wrap_socket(raw, server_hostname=name) as tls:
         connection = http.client.HTTPConnection(name)
         connection.sock = tls
@@ -335,12 +335,12 @@ def test_tcp(world: World) -> None:
 def test_passthrough_by_server_name(world: World) -> None:
     """The backend answers in plaintext, which the client's TLS cannot read: the gateway ended nothing."""
     with (
-        socket.create_connection((world.address, 8445), timeout=5) as raw,
+        socket.create_connection((world.address, 8445), timeout=30) as raw,
         pytest.raises(ssl.SSLError, match="WRONG_VERSION"),
     ):
         ssl.create_default_context().wrap_socket(raw, server_hostname="pass.istio.example")
     with (
-        socket.create_connection((world.address, 8445), timeout=5) as raw,
+        socket.create_connection((world.address, 8445), timeout=30) as raw,
         pytest.raises(OSError, match=r"(?i)reset|EOF|closed"),
     ):
         ssl.create_default_context().wrap_socket(raw, server_hostname="other.istio.example")

@@ -138,7 +138,7 @@ def _client_context(world: World, pair: object) -> ssl.SSLContext:
 
 
 def _over_tls(world: World, port: int, context: ssl.SSLContext) -> bytes:
-    with socket.create_connection((world.server, port), timeout=5) as raw, context.wrap_socket(raw) as tls:
+    with socket.create_connection((world.server, port), timeout=30) as raw, context.wrap_socket(raw) as tls:
         tls.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         received = b""
         while chunk := tls.recv(65536):
@@ -162,7 +162,7 @@ def test_plaintext_has_no_forwarded_certificate(world: World) -> None:
 
 def test_permissive_hands_other_tls_to_the_application(world: World) -> None:
     """The application speaks no TLS, so what it answers is HTTP: the proxy did not end the connection itself."""
-    with socket.create_connection((world.server, 8081), timeout=5) as raw, pytest.raises(ssl.SSLError):
+    with socket.create_connection((world.server, 8081), timeout=30) as raw, pytest.raises(ssl.SSLError):
         ssl.create_default_context().wrap_socket(raw, server_hostname="a.example")
 
 

@@ -61,7 +61,7 @@ class World:
 
     async def views(self, count: int) -> None:
         """Wait (in real time: the worker is a thread) until so many views have been built."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while len(self.translator.hosts) < count:  # noqa: ASYNC110 - it happens in a thread
                 await asyncio.sleep(0.001)
 

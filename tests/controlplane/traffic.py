@@ -124,7 +124,7 @@ class Running:
     process: subprocess.Popen[bytes]
 
     def get_admin(self, path: str) -> str:
-        connection = http.client.HTTPConnection("127.0.0.1", self.admin, timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", self.admin, timeout=30)
         try:
             connection.request("GET", path)
             return connection.getresponse().read().decode()
@@ -165,14 +165,14 @@ def running_envoy(bootstrapped: bootstrap_pb2.Bootstrap, folder: Path, admin: in
     finally:
         process.terminate()
         try:
-            process.wait(timeout=5)
+            process.wait(timeout=30)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
 
 
 def _wait_ready(running: Running) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         assert running.process.poll() is None, running.log.read_text()[-3000:]
         with contextlib.suppress(OSError):
@@ -238,7 +238,7 @@ def call(
     method: str = "GET",
     headers: Mapping[str, str] | Sequence[tuple[str, str]] = (),
     body: bytes | None = None,
-    timeout: float = 15,
+    timeout: float = 30,
 ) -> Answer:
     """Ask through an HTTP proxy (an absolute URL), or a server directly (a path)."""
     connection = http.client.HTTPConnection(*proxy, timeout=timeout)

@@ -72,7 +72,7 @@ class DeltaClient:
     async def unsubscribe(self, type_url: str, *names: str) -> None:
         await self._send(discovery_pb2.DeltaDiscoveryRequest(type_url=type_url, resource_names_unsubscribe=names))
 
-    async def receive(self, refuse: str = "", timeout: float = 20.0) -> discovery_pb2.DeltaDiscoveryResponse:
+    async def receive(self, refuse: str = "", timeout: float = 60.0) -> discovery_pb2.DeltaDiscoveryResponse:
         response = await self.read(timeout)
         if not refuse:
             held = self.resources.setdefault(response.type_url, {})
@@ -87,7 +87,7 @@ class DeltaClient:
         await self.answer(response, refuse)
         return response
 
-    async def read(self, timeout: float = 20.0) -> discovery_pb2.DeltaDiscoveryResponse:
+    async def read(self, timeout: float = 60.0) -> discovery_pb2.DeltaDiscoveryResponse:
         # A read that is cancelled would end the call: it goes on, and the next `read` finds it.
         reading = self._reading or asyncio.ensure_future(self._call.read())
         self._reading = reading
@@ -105,7 +105,7 @@ class DeltaClient:
             request.error_detail.message = refuse
         await self._call.write(request)
 
-    async def end(self, timeout: float = 20.0) -> tuple[grpc.StatusCode, str]:
+    async def end(self, timeout: float = 60.0) -> tuple[grpc.StatusCode, str]:
         """Wait for the server to end the stream."""
         async with asyncio.timeout(timeout):
             return await self._call.code(), await self._call.details()
@@ -142,7 +142,7 @@ class SotwClient:
             self._node = None
         await self._call.write(request)
 
-    async def receive(self, refuse: str = "", timeout: float = 20.0) -> discovery_pb2.DiscoveryResponse:
+    async def receive(self, refuse: str = "", timeout: float = 60.0) -> discovery_pb2.DiscoveryResponse:
         async with asyncio.timeout(timeout):
             response = await self._call.read()
         assert isinstance(response, discovery_pb2.DiscoveryResponse)

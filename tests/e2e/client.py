@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-TIMEOUT_SECONDS = 15.0
+TIMEOUT_SECONDS = 30.0
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,13 @@ PAYMENTS = ROOT / "envoy-configs" / "payments"
 ISSUER = "https://auth.corp.com"
 CHARGE = "http://payments-api.payments.svc.cluster.local:8080/v1/charge"
 READER = {"scope": "payments:read"}
-START_SECONDS = 75.0  # the runner itself gives up after 60, and says why
-STOP_SECONDS = 15.0
+PATIENCE_SECONDS = 60.0  # what is waited for takes a second or two, and ten times that on a starved machine
+SYNC_SECONDS = 150  # after these the runner itself gives up, and says why
+START_SECONDS = 170.0
 T = TypeVar("T")
 
 
-def until(condition: Callable[[], T], seconds: float, what: str = "") -> T:
+def until(condition: Callable[[], T], seconds: float = PATIENCE_SECONDS, what: str = "") -> T:
     """Wait until `condition` is true (and return its value), or fail."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -140,7 +141,7 @@ class RunningMesh:
             yield
         finally:
             replace_file(path, before)
-            until(self.settled, 10, "back to the first state")
+            until(self.settled, what="back to the first state")
 
     def settled(self) -> bool:
         """Whether every proxy has acknowledged all it was sent."""
@@ -149,7 +150,7 @@ class RunningMesh:
     def stop(self, number: int = signal.SIGTERM) -> int:
         """End it; returns the exit code."""
         self.process.send_signal(number)
-        return self.process.wait(STOP_SECONDS)
+        return self.process.wait(PATIENCE_SECONDS)
 
 
 def replace_file(path: Path, text: str) -> None:
@@ -180,7 +181,7 @@ def reaper_of(runner: int) -> int:
     return next((pid for pid in children if "reaper.py" in command_line(pid)), 0)
 
 
-def start(directory: Path, home: Path, *arguments: str, seconds: float = START_SECONDS) -> RunningMesh:
+def start(directory: Path, home: Path, *arguments: str) -> RunningMesh:
     """Start `lateen up` interactively and wait until it says that it is ready."""
     output = home / "output.txt"
     with output.open("wb") as file:
@@ -188,17 +189,21 @@ def start(directory: Path, home: Path, *arguments: str, seconds: float = START_S
             command(directory, *arguments), env=environment(home), stdout=file, stderr=file, start_new_session=True
         )
     try:
-        until(lambda: b"ready in" in output.read_bytes() or process.poll() is not None, seconds, "lateen up is ready")
+        until(
+            lambda: b"ready in" in output.read_bytes() or process.poll() is not None,
+            START_SECONDS,
+            "lateen up is ready",
+        )
         (info,) = [run for run in live_runs() if run.pid == process.pid]
     except (AssertionError, ValueError):
         process.terminate()
-        process.wait(STOP_SECONDS)
+        process.wait(PATIENCE_SECONDS)
         raise AssertionError(output.read_text(errors="replace")) from None
     return RunningMesh(process, directory, output, info)
 
 
 def command(directory: Path, *arguments: str) -> list[str]:
-    return [sys.executable, "-P", "-m", "lateen.local", str(directory), *arguments]
+    return [sys.executable, "-P", "-m", "lateen.local", str(directory), "--timeout", str(SYNC_SECONDS), *arguments]
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -211,7 +216,7 @@ def copy_of(source: Path, home: Path) -> Path:
     return Path(shutil.copytree(source, home / source.name))
 
 
-def wait_for_end(pids: Mapping[int, str], seconds: float = STOP_SECONDS) -> None:
+def wait_for_end(pids: Mapping[int, str]) -> None:
     """Fail unless all of these processes go away."""
 
     def left() -> dict[int, str]:
@@ -219,6 +224,6 @@ def wait_for_end(pids: Mapping[int, str], seconds: float = STOP_SECONDS) -> None
         return {pid: line for pid, line in pids.items() if pid in alive}
 
     try:
-        until(lambda: not left(), seconds)
+        until(lambda: not left())
     except AssertionError:
         raise AssertionError(f"still alive: {json.dumps(left(), indent=1)}") from None

@@ -68,8 +68,8 @@ def _bytes_over_tls(context: ssl.SSLContext, plain: socket.socket) -> bytes:
 def test_strict_can_be_relaxed_and_tightened_live(mesh: RunningMesh) -> None:
     url = f"http://{mesh.replica('ledger-0').address}:8080/entries"
     with mesh.edited("peer-authentication.yaml", ("mode: PERMISSIVE", "mode: STRICT")):
-        until(lambda: call("GET", url).status == 0, 10, "ledger refuses plaintext")
-    until(lambda: call("GET", url).status == 200, 10, "ledger accepts plaintext again")
+        until(lambda: call("GET", url).status == 0, what="ledger refuses plaintext")
+    until(lambda: call("GET", url).status == 200, what="ledger accepts plaintext again")
 
 
 def test_each_proxy_is_bound_to_its_own_identity(mesh: RunningMesh) -> None:

@@ -63,8 +63,8 @@ def test_a_new_limit_takes_effect(mesh: RunningMesh) -> None:
         return Counter(a.status for a in _burst(mesh, 8))[200]
 
     with mesh.edited(POLICY, ("requests: 5", "requests: 2")):
-        until(lambda: allowed() == 2, 15)
-    until(lambda: allowed() == 5, 15)
+        until(lambda: allowed() == 2)
+    until(lambda: allowed() == 5)
 
 
 def _counter(mesh: RunningMesh, words: str) -> float:
@@ -85,9 +85,9 @@ def test_without_redis_the_policy_decides(mesh: RunningMesh) -> None:
         assert statuses == {200: 8}, "failureMode: allow"
         assert _counter(mesh, "store_failures_total") > errors, "and a metric shows it"
     with mesh.edited(POLICY, ("failureMode: allow", "failureMode: deny")), mesh.frozen("redis-server"):
-        until(lambda: mesh.charge().status == 503, 10, "failureMode: deny")
+        until(lambda: mesh.charge().status == 503, what="failureMode: deny")
         assert {mesh.charge().status for _ in range(3)} == {503}
-    until(lambda: mesh.charge().status == 200, 8, "redis is back")
+    until(lambda: mesh.charge().status == 200, what="redis is back")
 
 
 def test_a_killed_redis_is_started_again_and_counts(mesh: RunningMesh) -> None:
@@ -96,4 +96,4 @@ def test_a_killed_redis_is_started_again_and_counts(mesh: RunningMesh) -> None:
     def limited() -> bool:
         return Counter(a.status for a in _burst(mesh, 8))[429] == 3
 
-    until(limited, 20)
+    until(limited)

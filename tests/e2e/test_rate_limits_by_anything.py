@@ -31,7 +31,7 @@ AUTHENTICATION: dict[str, Any] = {
 def lateen(mesh: RunningMesh, *arguments: str, given: str | None = None) -> str:
     """Run the command against the mesh; its output."""
     command = [sys.executable, "-m", "lateen.cli.main", *arguments, "--control-plane", mesh.info.control_plane]
-    result = subprocess.run(command, input=given, capture_output=True, text=True, timeout=30, check=False)
+    result = subprocess.run(command, input=given, capture_output=True, text=True, timeout=120, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
 
@@ -54,11 +54,11 @@ def limited(mesh: RunningMesh, *limits: dict[str, Any], **spec: Any) -> Iterator
     printed = lateen(mesh, "apply", "-f", "-", given=json.dumps(policy))
     assert printed == f"RateLimitPolicy/legacy-system/{name} created\n"
     try:
-        until(lambda: "ratelimit-limit" in ask(mesh, path="/probe").headers, 5, "the policy is in force")
+        until(lambda: "ratelimit-limit" in ask(mesh, path="/probe").headers, what="the policy is in force")
         yield
     finally:
         lateen(mesh, "delete", "RateLimitPolicy", name, "-n", "legacy-system")
-        until(lambda: "ratelimit-limit" not in ask(mesh, path="/probe").headers, 5, "the policy is gone")
+        until(lambda: "ratelimit-limit" not in ask(mesh, path="/probe").headers, what="the policy is gone")
 
 
 def ask(mesh: RunningMesh, method: str = "GET", path: str = "/", caller: str = "orders", **headers: str) -> Answer:
@@ -108,7 +108,7 @@ def test_by_a_verified_claim_and_never_by_an_unverified_one(mesh: RunningMesh) -
                 token = mesh.token({"realm": {"tenant": tenant}}, issuer=issuer)
                 return ask(mesh, authorization=f"Bearer {token}")
 
-            until(lambda: with_tenant("x", "https://other").status == 401, 5, "tokens are verified")
+            until(lambda: with_tenant("x", "https://other").status == 401, what="tokens are verified")
             answers = [with_tenant("a"), with_tenant("b"), with_tenant("a")]
             assert statuses(*answers) == [200, 200, 429]
             assert statuses(ask(mesh), ask(mesh)) == [200, 200], "no token, no claim"

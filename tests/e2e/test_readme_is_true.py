@@ -32,7 +32,7 @@ def test_a_block_prints_what_the_readme_says(mesh: RunningMesh, command: str, ex
         "LATEEN_CONTROL_PLANE": mesh.info.control_plane,
     }
     result = subprocess.run(
-        ["bash", "-c", command], env=environment, capture_output=True, text=True, timeout=30, check=False
+        ["bash", "-c", command], env=environment, capture_output=True, text=True, timeout=120, check=False
     )
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     assert doctest.OutputChecker().check_output(expected, result.stdout, flags), result.stdout + result.stderr

@@ -75,7 +75,7 @@ def test_a_failing_replica_is_ejected(mesh: RunningMesh) -> None:
 def test_new_weights_are_followed(mesh: RunningMesh) -> None:
     with mesh.edited(ROUTES, ("weight: 90", "weight: 0"), ("weight: 10\n", "weight: 100\n")):
         proxy = mesh.proxy("orders")
-        until(lambda: all(call("GET", CHARGE, mesh.bearer(), proxy=proxy).version == "v2" for _ in range(10)), 10)
+        until(lambda: all(call("GET", CHARGE, mesh.bearer(), proxy=proxy).version == "v2" for _ in range(10)))
         assert {a.version for a in many(100, "GET", CHARGE, mesh.bearer(), proxy=proxy)} == {"v2"}
 
 
@@ -83,7 +83,7 @@ def test_a_timeout_takes_effect(mesh: RunningMesh) -> None:
     slow = {**mesh.bearer(), "x-app-delay": "900ms"}
     assert call("GET", CHARGE, slow, proxy=mesh.proxy("orders")).status == 200
     with mesh.edited(ROUTES, ("timeout: 10s", "timeout: 300ms")):
-        until(lambda: call("GET", CHARGE, slow, proxy=mesh.proxy("orders")).status == 504, 10)
+        until(lambda: call("GET", CHARGE, slow, proxy=mesh.proxy("orders")).status == 504)
         started = time.monotonic()
         assert call("GET", CHARGE, slow, proxy=mesh.proxy("orders")).status == 504
         assert time.monotonic() - started >= 0.3
@@ -96,13 +96,13 @@ def test_the_deadline_of_a_grpc_client_holds_beside_a_longer_timeout(mesh: Runni
     route = mesh.directory / "ledger.yaml"
     route.write_text(PATIENT)
     try:
-        until(lambda: "x-patient" in call("GET", url, grpc, proxy=mesh.proxy("orders")).headers, 10)
+        until(lambda: "x-patient" in call("GET", url, grpc, proxy=mesh.proxy("orders")).headers)
         with mesh.frozen("envoy", "--config-path", f"/{ledger.address.rpartition('.')[2]}.json"):
             answer = call("POST", url, {**grpc, "grpc-timeout": "300m"}, proxy=mesh.proxy("orders"), timeout=8)
             assert answer.headers.get("grpc-status") in {"4", "14"}, answer
     finally:
         route.unlink()
-    until(lambda: call("GET", url, proxy=mesh.proxy("orders")).status == 200, 20)
+    until(lambda: call("GET", url, proxy=mesh.proxy("orders")).status == 200)
 
 
 def test_an_injected_delay_takes_effect(mesh: RunningMesh) -> None:
@@ -113,7 +113,7 @@ def test_an_injected_delay_takes_effect(mesh: RunningMesh) -> None:
 
     changes = (("value: 0.1", "value: 100"), ("fixedDelay: 5s", "fixedDelay: 400ms"))
     with mesh.edited(ROUTES, *changes):
-        until(lambda: seconds() >= 0.4, 10)
+        until(lambda: seconds() >= 0.4)
         assert [seconds() >= 0.4 for _ in range(3)] == [True] * 3
 
 

@@ -101,16 +101,16 @@ def test_an_invalid_token_is_refused_even_where_none_is_needed(mesh: RunningMesh
 def test_the_denial_is_explained_in_the_log_of_the_proxy(mesh: RunningMesh) -> None:
     denial = call("GET", f"{mesh.gateway}/v1/charge").headers["x-lateen-denial"]
     logs = [f"payments-api-v{version}-{index}.envoy" for version in (1, 2) for index in (0, 1)]
-    until(lambda: any(denial in mesh.log(name) for name in logs), 12, "the access log is flushed")
+    until(lambda: any(denial in mesh.log(name) for name in logs), what="the access log is flushed")
 
 
 def test_a_new_policy_takes_effect(mesh: RunningMesh) -> None:
     url = f"{mesh.gateway}/v1/charge"
     assert call("GET", url, mesh.bearer()).status == 200
     with mesh.edited("authz-payments-strict.yaml", ("methods: [GET]", "methods: [HEAD]")):
-        until(lambda: call("GET", url, mesh.bearer()).status == 403, 10)
+        until(lambda: call("GET", url, mesh.bearer()).status == 403)
         assert call("HEAD", url, mesh.bearer()).status == 200
-    until(lambda: call("GET", url, mesh.bearer()).status == 200, 10)
+    until(lambda: call("GET", url, mesh.bearer()).status == 200)
 
 
 def test_a_workload_without_policies_is_open_to_the_mesh(mesh: RunningMesh) -> None:

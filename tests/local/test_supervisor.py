@@ -42,7 +42,7 @@ async def supervisor(tmp_path: Path) -> AsyncIterator[Supervisor]:
     os.close(run.lock_fd)
 
 
-async def _until(condition: Callable[[], object], seconds: float = 10) -> None:
+async def _until(condition: Callable[[], object], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -209,7 +209,7 @@ def _runner(tmp_path: Path) -> tuple["subprocess.Popen[str]", str, int]:
     return process, run_id, int(reaper_pid)
 
 
-def _wait(condition: Callable[[], object], seconds: float = 15) -> None:
+def _wait(condition: Callable[[], object], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -220,7 +220,7 @@ def test_nothing_survives_a_runner_that_is_killed(tmp_path: Path) -> None:
     process, run_id, reaper_pid = _runner(tmp_path)
     _wait(lambda: len(_of(run_id)) >= 5)
     process.kill()
-    process.wait(5)
+    process.wait(60)
     _wait(lambda: not _of(run_id) and not _alive(reaper_pid))
     assert not (tmp_path / "base" / run_id).exists()
     assert (tmp_path / "undone").exists(), "what cleanup.json names has been undone"
@@ -234,7 +234,7 @@ def test_children_die_with_a_runner_and_a_reaper_that_are_killed_together(tmp_pa
     direct = {pid for pid, parent in reaper.process_table().items() if parent == reaper_pid}
     process.kill()
     os.kill(reaper_pid, signal.SIGKILL)
-    process.wait(5)
+    process.wait(60)
     try:
         _wait(lambda: not direct & reaper.process_table().keys())
     finally:  # the daemon's own daemon is what the next `lateen up` sweeps
