@@ -1,20 +1,19 @@
-"""Address ranges for runs: each holds a /24 by flock, so that meshes beside each other never meet.
+"""Address ranges for runs: each holds a /24, so that meshes beside each other never meet, whoever's they are.
 
-The lock files of one user stand in one directory. Meshes of other users do not see them, so a loopback range is also probed: its first
-address must be free for the control plane's port.
+A range is held by an abstract unix socket of its name: the kernel gives that name to one process of the host's network, whatever its user
+and its TMPDIR, and takes it back when the last process that inherited the socket is gone.
 """
 
 import errno
-import fcntl
 import ipaddress
 import os
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
-from pathlib import Path
 
-PROBE_PORT = 15012
+# Addresses and ports of a range at which control plane and CA would listen.
+PROBES = ((1, 15012), (2, 15013))
 LOOPBACK_RANGES = tuple(IPv4Network(f"127.{second}.{third}.0/24") for second in (77, 78) for third in range(1, 255))
 NETNS_RANGES = tuple(IPv4Network(f"10.{second}.{third}.0/24") for second in (211, 212) for third in range(1, 255))
 VIP_RANGES = tuple(IPv4Network(f"10.{second}.{third}.0/24") for second in (213, 214) for third in range(1, 255))
@@ -29,7 +28,6 @@ class Lease:
     """A /24 that is ours until the last process that inherited `fd` is gone."""
 
     network: IPv4Network
-    path: Path
     fd: int
 
     def host(self, number: int) -> str:
@@ -37,37 +35,38 @@ class Lease:
         return str(self.network.network_address + number)
 
     def release(self) -> None:
-        """Give the range back. The file stays: removing a locked file would let two holders in."""
+        """Give the range back."""
         os.close(self.fd)
 
 
-def lease_network(directory: Path, ranges: Iterable[IPv4Network], is_free: Callable[[IPv4Network], bool]) -> Lease:
+def lease_network(ranges: Iterable[IPv4Network], is_free: Callable[[IPv4Network], bool]) -> Lease:
     """The first range that nobody has leased and `is_free` accepts."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     for network in ranges:
-        path = directory / f"{network.network_address}.lock"
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        holder = socket.socket(socket.AF_UNIX)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(fd)
+            holder.bind(f"\0lateen-{network.network_address}")
+        except OSError as error:
+            holder.close()
+            if error.errno != errno.EADDRINUSE:
+                raise
             continue
         if is_free(network):
-            return Lease(network, path, fd)
-        os.close(fd)
-    raise NoLeaseError(f"every address range for a local mesh is taken: see the locks in {directory}")
+            return Lease(network, holder.detach())
+        holder.close()
+    raise NoLeaseError("every address range for a local mesh is taken on this host")
 
 
 def loopback_is_free(network: IPv4Network) -> bool:
-    """Whether nobody (of another user, say) listens where the control plane of this range would."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((str(network.network_address + 1), PROBE_PORT))
-        except OSError as error:
-            if error.errno in (errno.EADDRINUSE, errno.EACCES):
-                return False
-            raise
+    """Whether nobody listens where control plane and CA of this range would."""
+    for number, port in PROBES:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((str(network.network_address + number), port))
+            except OSError as error:
+                if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                    return False
+                raise
     return True
 
 

@@ -173,7 +173,7 @@ class _Session:
         for dead in dead_runs(base):
             await asyncio.to_thread(clean_up_dead_run, dead)
         ports.check(ports.needed(self._plan, self._wish.mode, issuers=bool(self._source.local.issuers)))
-        lease, vips = _lease(base, self._wish.mode)
+        lease, vips = _lease(self._wish.mode)
         state = open_state_dir(self._source.directory, state_home())
         run = create_run_dir(base, traversable=self._wish.mode == commands.NETNS)
         site = Site(
@@ -283,12 +283,11 @@ class _Session:
                 child.kill()
 
 
-def _lease(base: Path, mode: str) -> tuple[Lease, Lease | None]:
-    leases = base / "leases"
+def _lease(mode: str) -> tuple[Lease, Lease | None]:
     if mode != commands.NETNS:
-        return lease_network(leases, LOOPBACK_RANGES, loopback_is_free), None
+        return lease_network(LOOPBACK_RANGES, loopback_is_free), None
     free = unrouted(netns.routes())
-    return lease_network(leases, NETNS_RANGES, free), lease_network(leases, VIP_RANGES, free)
+    return lease_network(NETNS_RANGES, free), lease_network(VIP_RANGES, free)
 
 
 def _envoy_for(mode: str, run: RunDir) -> Path:

@@ -40,9 +40,9 @@ def _replica(name: str, number: int, lease: Lease) -> Replica:
 
 
 @pytest.fixture
-def network(tmp_path: Path) -> Iterator[tuple[netns.Network, list[Replica]]]:
+def network() -> Iterator[tuple[netns.Network, list[Replica]]]:
     free = unrouted(netns.routes())
-    made = netns.Network(RUN_ID, lease_network(tmp_path, NETNS_RANGES, free), lease_network(tmp_path, VIP_RANGES, free))
+    made = netns.Network(RUN_ID, lease_network(NETNS_RANGES, free), lease_network(VIP_RANGES, free))
     replicas = [_replica("a", 10, made.lease), _replica("b", 11, made.lease)]
     vips = {("ns", "a"): made.vips.host(1)}
     try:
