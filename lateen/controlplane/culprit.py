@@ -29,16 +29,15 @@ def culprits(refused: Blob, accepted: Blob | None) -> tuple[ResourceKey, ...]:
     return tuple(dict.fromkeys((*_keys(new), *refused.origins, *_keys(every))))
 
 
-def sole_culprit(refused: Blob, accepted: Blob | None) -> ResourceKey | None:
-    """The one resource behind everything that is new in a refused route configuration; None when that cannot be told."""
+def suspects(refused: Blob, accepted: Blob | None) -> frozenset[ResourceKey]:
+    """The resources behind what is new in a refused route configuration: one of them is to blame. Empty when that cannot be told."""
     if refused.type_url != RDS or accepted is None:
-        return None
+        return frozenset()
     try:
         old = {data for data, _ in _parts(accepted)}
-        keys = set(_keys(origin for data, origin in _parts(refused) if data not in old))
+        return frozenset(_keys(origin for data, origin in _parts(refused) if data not in old))
     except DecodeError:
-        return None
-    return keys.pop() if len(keys) == 1 else None
+        return frozenset()
 
 
 def _parts(blob: Blob) -> Iterator[tuple[bytes, str]]:

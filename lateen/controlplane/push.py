@@ -6,7 +6,7 @@ whose snapshot cannot be built keeps its last one; both are logged, counted and 
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +17,7 @@ import structlog
 from lateen.clock import Clock
 from lateen.controlplane.authentication import Denied, check_registered
 from lateen.controlplane.connection import Connection
-from lateen.controlplane.culprit import sole_culprit
+from lateen.controlplane.culprit import suspects
 from lateen.controlplane.events import Events
 from lateen.controlplane.gate import GATE_SECONDS, HELD, all_taken, needed_policies
 from lateen.controlplane.metrics import Metrics
@@ -37,6 +37,8 @@ T = TypeVar("T")
 
 _CHUNK_SECONDS = 0.02
 _MAX_SUSPECTS = 50
+_UNDECIDED_SECONDS = 3.0
+"""How long those of which one is refused stay set aside when not every proxy answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,7 @@ class Pusher:
         self._lagging: set[int] = set()
         self._policy_services: dict[int, Connection] = {}
         self._was_synced = False
+        self._deciding = False
         self.quarantine = Quarantine()
         self.view: MeshView | None = None
         self.view_errors: dict[str, str] = {}
@@ -128,6 +131,7 @@ class Pusher:
             await self._flush()
         finally:
             self._flushing -= 1
+        self._judge()
 
     async def _flush(self) -> None:
         self._changed.clear()
@@ -201,12 +205,38 @@ class Pusher:
                 self._metrics.convergence.observe(self._clock.monotonic() - connection.changed_at)
                 connection.changed_at = None
             self._tell_synced()
+            self._judge()
 
     def refused(self, event: Refused) -> None:
-        """Envoy refused something: if one resource of the mesh is clearly to blame, go on with its version before."""
-        culprit = sole_culprit(event.blob, event.accepted)
-        if culprit is not None and self.quarantine.hold(culprit, event.blob, event.accepted, event.message):
-            self._log.warning("resource set aside until it changes, its version before stays", resource=str(culprit))
+        """Envoy refused something: go on with the versions before of the resources of the mesh behind it, if these are known."""
+        keys = suspects(event.blob, event.accepted)
+        if aside := self.quarantine.hold(keys, event.blob, event.accepted, event.message):
+            named = ", ".join(sorted(map(str, aside)))
+            self._log.warning(
+                "set aside until it changes, its version before stays", resources=named, one_of=len(aside)
+            )
+            self.changed("quarantine")
+            if not self._deciding and self.quarantine.undecided:
+                self._deciding = True
+                self._start_timer(self._decide())
+
+    async def _decide(self) -> None:
+        """Find the one to blame of several even if some proxy never answers."""
+        try:
+            while self.quarantine.undecided:
+                await self._clock.sleep(_UNDECIDED_SECONDS)
+                self._judge(anyway=True)
+        finally:
+            self._deciding = False
+
+    def _judge(self, *, anyway: bool = False) -> None:
+        """When every proxy has taken what it could of the last push: what all took is proven, and some of the undecided are tried."""
+        if self.behind or (self._lagging and not anyway):
+            return
+        proxies = [connection for connection in self.connections.values() if not connection.is_service]
+        if proxies and not self._lagging and not any(connection.session.refusals for connection in proxies):
+            self.quarantine.proven()
+        if self.quarantine.let_out():
             self.changed("quarantine")
 
     # inside: computing
@@ -315,9 +345,12 @@ class Pusher:
         connection.gate = dict(needed)
         connection.session.held_back = HELD if needed else frozenset()
         if needed:
-            timer = asyncio.get_running_loop().create_task(self._open_late(connection, connection.gate))
-            self._timers.add(timer)
-            timer.add_done_callback(self._timers.discard)
+            self._start_timer(self._open_late(connection, connection.gate))
+
+    def _start_timer(self, work: Coroutine[None, None, None]) -> None:
+        timer = asyncio.get_running_loop().create_task(work)
+        self._timers.add(timer)
+        timer.add_done_callback(self._timers.discard)
 
     async def _open_late(self, connection: Connection, gate: Mapping[str, str]) -> None:
         await self._clock.sleep(GATE_SECONDS)

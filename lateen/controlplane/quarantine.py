@@ -1,10 +1,11 @@
 """Resources of the mesh that Envoy refused: their version before stays in effect, so that everything else can move on.
 
 An Envoy resource may hold the rules of many: one VirtualService that Envoy refuses would hold back every later change of that route
-configuration. So the one to blame is set aside until it changes; the refusal stays visible all the while.
+configuration. So the one to blame is set aside until it changes; the refusal stays visible all the while. If several changed at once, all
+of them are set aside and let out again, fewer at a time with every refusal, until the one to blame is alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from lateen.controlplane.blobs import Blob
@@ -16,12 +17,16 @@ MAX_QUARANTINED = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """A version of a resource that is set aside, the Envoy resource that was refused because of it, and Envoy's words."""
+    """A version of a resource that is set aside, the Envoy resource that was refused because of it, and Envoy's words.
+
+    `alone`: nothing else can be to blame. If not, it is one of several.
+    """
 
     located: Located
     refused: Blob
     accepted: Blob | None
     message: str
+    alone: bool
 
 
 class Quarantine:
@@ -32,6 +37,8 @@ class Quarantine:
         self._held: dict[ResourceKey, Quarantined] = {}
         self._present: dict[ResourceKey, Located] = {}
         self._before: dict[ResourceKey, Located] = {}
+        self._proven: dict[ResourceKey, Located] = {}
+        self._at_once = 1
 
     def admit(self, resources: Sequence[Located]) -> tuple[Located, ...]:
         """The resources to build from: instead of those set aside their version before, if there was one."""
@@ -52,13 +59,37 @@ class Quarantine:
         replaced = (self._before.get(key) if key in self._held else located for key, located in chosen)
         return tuple(located for located in replaced if located is not None)
 
-    def hold(self, key: ResourceKey, refused: Blob, accepted: Blob | None, message: str) -> bool:
-        """Set the present version of `key` aside; False when it is already, is unknown, or too many are."""
-        present = self._present.get(key)
-        if present is None or key in self._held or len(self._held) >= MAX_QUARANTINED:
-            return False
-        self._held[key] = Quarantined(present, refused, accepted, message)
-        return True
+    def proven(self) -> None:
+        """Every proxy has taken the present versions: they are not to blame for what is refused later."""
+        self._proven = dict(self._present)
+
+    def hold(
+        self, keys: Iterable[ResourceKey], refused: Blob, accepted: Blob | None, message: str
+    ) -> tuple[ResourceKey, ...]:
+        """Set aside the present versions of those `keys` that may be to blame. Returns which: none if they are already, or too many are."""
+        new = {key: self._present[key] for key in keys if key not in self._held and self._may_be_to_blame(key)}
+        if len(self._held) + len(new) > MAX_QUARANTINED:
+            return ()
+        for key, present in new.items():
+            self._held[key] = Quarantined(present, refused, accepted, message, alone=len(new) == 1)
+        self._at_once = max(1, len(new) // 2)
+        return tuple(new)
+
+    def _may_be_to_blame(self, key: ResourceKey) -> bool:
+        present, proven = self._present.get(key), self._proven.get(key)
+        return present is not None and (proven is None or proven.resource != present.resource)
+
+    @property
+    def undecided(self) -> tuple[ResourceKey, ...]:
+        """Those that are set aside because one of several is to blame."""
+        return tuple(key for key, held in self._held.items() if not held.alone)
+
+    def let_out(self) -> tuple[ResourceKey, ...]:
+        """Use some of the undecided again: the next push shows whether one of these is to blame. Returns which."""
+        some = self.undecided[: self._at_once]
+        for key in some:
+            del self._held[key]
+        return some
 
     @property
     def refusals(self) -> tuple[Quarantined, ...]:

@@ -190,7 +190,9 @@ class TypeState:
                     absent.append(name)
                 elif held.hash:
                     gone.append(name)
-            elif (held is None or held.hash != blob.hash) and name not in self.refusals:
+            elif held is not None and held.hash == blob.hash:
+                self.held[name] = blob  # what it says it holds is this
+            elif name not in self.refusals:
                 changed[name] = blob
         return Delta(changed, tuple(absent), tuple(gone)) if changed or absent or gone else _NO_DELTA
 

@@ -34,8 +34,6 @@ TOKEN_TTL_SECONDS = 3600
 DRAIN_SECONDS = 0.5
 READY_SECONDS = 10.0
 SYNC_POLLS = 2
-# The control plane collects changes for a moment before it pushes, and calls its proxies in sync until then.
-CHANGE_SECONDS = 0.5
 # Who waits longer wants to know what for.
 SAY_SECONDS = 3.0
 # What Envoy refuses it refuses again: no reason to wait for the timeout.
@@ -249,12 +247,10 @@ class Mesh:
         await self._when_up(self.site.run.api_socket, "controlplane", "/v1/info")
         await self.update_registration()
 
-    async def update_registration(self, *, prune: bool = True) -> bool:
-        """Apply what has changed since the last time, and delete what is no longer wanted. Returns whether anything had changed."""
-        changed = False
+    async def update_registration(self, *, prune: bool = True) -> None:
+        """Apply what has changed since the last time, and, if `prune`, delete what is no longer wanted."""
         for origin, wanted in (("runner", self.documents()), ("overlay", self.overlay())):
             apply, delete = registration.changes(self.registered.get(origin, {}), wanted)
-            changed = changed or bool(apply or (delete and prune))
             if apply:
                 body = registration.render(apply)
                 query = {"origin": origin, "file": "lateen-up"}
@@ -267,7 +263,6 @@ class Mesh:
                 await self._api("DELETE", f"/v1/resources/{kind}/{namespace}/{name}", query={"origin": origin})
             kept = {} if prune else self.registered.get(origin, {})
             self.registered[origin] = {**kept, **{registration.key_of(document): document for document in wanted}}
-        return changed
 
     async def _api(
         self, method: str, target: str, *, query: Mapping[str, str] | None = None, body: str | None = None
@@ -312,11 +307,10 @@ class Mesh:
         said: set[str] = set()
         seen: list[dict[str, ProxyStatus]] = []
         waiting = ["starting took all of the time: give it more with --timeout"]
-        refused_since = quiet_from = began
+        refused_since = began
         while time.monotonic() < began + timeout and time.monotonic() - refused_since < REFUSED_SECONDS:
             self._fail_on_crash(with_apps=strict)
-            if await self.look_at_apps():
-                quiet_from = time.monotonic() + CHANGE_SECONDS
+            await self.look_at_apps()
             proxies = await self.proxies()
             waiting = (
                 missing(self._expected(), proxies) if proxies is not None else ["the control plane does not answer"]
@@ -328,7 +322,7 @@ class Mesh:
             ]
             if not waiting:
                 waiting = await self._proxies_not_ready()
-            if waiting or proxies is None or time.monotonic() < quiet_from:
+            if waiting or proxies is None:
                 seen.clear()
             else:
                 seen.append(proxies)
@@ -347,12 +341,11 @@ class Mesh:
             self._explain(waiting or ["starting took nearly all of the time: give it more with --timeout"])
         )
 
-    async def look_at_apps(self) -> bool:
-        """Bring `standings` up to date, and let the control plane know who serves. Returns whether that told it something new."""
+    async def look_at_apps(self) -> None:
+        """Bring `standings` up to date, and let the control plane know who serves."""
         await self._look(with_proxies=True)
         with contextlib.suppress(OSError):  # the control plane restarts: at the next look
-            return await self.update_registration(prune=False)
-        return False
+            await self.update_registration(prune=False)
 
     async def _look(self, *, with_proxies: bool) -> None:
         states = {

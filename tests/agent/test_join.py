@@ -102,8 +102,7 @@ def test_a_proxy_goes_with_its_file(authority: Authority, agent: Agent) -> None:
     eventually(lambda: agent.in_state("serving") == 2, "two identities")
     (agent.proxies / "orders.json").unlink()
     eventually(lambda: agent.in_state("serving") == 1, "one identity")
-    assert not socket.exists()
-    assert not bootstrap.exists()
+    eventually(lambda: not socket.exists() and not bootstrap.exists(), "its files go with it")
 
 
 async def test_a_broken_file_changes_nothing(authority: Authority, agent: Agent) -> None:

@@ -1,7 +1,7 @@
 """One resource that Envoy refuses is set aside; who is to blame is found by what is new."""
 
 from lateen.controlplane.blobs import Blob, Blobs
-from lateen.controlplane.culprit import culprits, sole_culprit
+from lateen.controlplane.culprit import culprits, suspects
 from lateen.controlplane.names import CDS, RDS
 from lateen.controlplane.protos import metadata
 from lateen.controlplane.quarantine import Quarantine
@@ -28,25 +28,25 @@ def test_what_is_new_is_to_blame() -> None:
     accepted = configuration((GOOD, "/a"), (OTHER, "/b"))
     refused = configuration((GOOD, "/a"), (BAD, "/x"), (OTHER, "/b"))
     assert culprits(refused, accepted)[0] == BAD
-    assert sole_culprit(refused, accepted) == BAD
+    assert suspects(refused, accepted) == {BAD}
 
 
 def test_what_changed_is_to_blame() -> None:
     refused = configuration((GOOD, "/a"), (BAD, "/y"))
-    assert sole_culprit(refused, configuration((GOOD, "/a"), (BAD, "/x"))) == BAD
+    assert suspects(refused, configuration((GOOD, "/a"), (BAD, "/x"))) == {BAD}
 
 
-def test_two_changes_or_none_known_blame_nobody_alone() -> None:
+def test_of_two_changes_either_may_be_to_blame() -> None:
     refused = configuration((GOOD, "/a2"), (BAD, "/y"))
-    assert sole_culprit(refused, configuration((GOOD, "/a"), (BAD, "/x"))) is None
-    assert sole_culprit(refused, None) is None
+    assert suspects(refused, configuration((GOOD, "/a"), (BAD, "/x"))) == {GOOD, BAD}
+    assert suspects(refused, None) == frozenset()
     assert set(culprits(refused, None)) == {GOOD, BAD}
 
 
 def test_other_types_blame_their_origins() -> None:
     blob = Blob(CDS, "c", "h", b"", (GOOD,))
     assert culprits(blob, None) == (GOOD,)
-    assert sole_culprit(blob, blob) is None
+    assert suspects(blob, blob) == frozenset()
 
 
 def test_bytes_that_are_no_message_blame_the_origins() -> None:
@@ -69,8 +69,8 @@ def test_the_version_before_stays_until_it_changes() -> None:
     good, bad, other = service("a", 80), service("a", 81), service("b", 80)
     assert quarantine.admit([good, other]) == (good, other)
     assert quarantine.admit([bad, other]) == (bad, other)
-    assert quarantine.hold(bad.resource.key, BLOB, None, "no")
-    assert not quarantine.hold(bad.resource.key, BLOB, None, "no"), "once"
+    assert quarantine.hold([bad.resource.key], BLOB, None, "no")
+    assert not quarantine.hold([bad.resource.key], BLOB, None, "no"), "once"
     assert quarantine.admit([bad, other]) == (good, other)
     assert quarantine.admit([service("a", 81), other]) == (good, other), "read again, and the same"
     assert [q.located for q in quarantine.refusals] == [bad]
@@ -84,10 +84,10 @@ def test_the_version_before_is_the_last_one_that_was_not_refused() -> None:
     good, bad, worse = service("a", 80), service("a", 81), service("a", 82)
     quarantine.admit([good])
     quarantine.admit([bad])
-    quarantine.hold(bad.resource.key, BLOB, None, "no")
+    quarantine.hold([bad.resource.key], BLOB, None, "no")
     assert quarantine.admit([bad]) == (good,)
     assert quarantine.admit([worse]) == (worse,)
-    assert quarantine.hold(worse.resource.key, BLOB, None, "no")
+    assert quarantine.hold([worse.resource.key], BLOB, None, "no")
     assert quarantine.admit([worse]) == (good,)
 
 
@@ -96,7 +96,7 @@ def test_something_new_that_is_refused_is_left_out_and_forgotten_when_deleted() 
     other, bad = service("b", 80), service("a", 81)
     quarantine.admit([other])
     quarantine.admit([bad, other])
-    quarantine.hold(bad.resource.key, BLOB, None, "no")
+    quarantine.hold([bad.resource.key], BLOB, None, "no")
     assert quarantine.admit([bad, other]) == (other,)
     assert quarantine.admit([other]) == (other,)
     assert quarantine.refusals == ()
@@ -104,4 +104,48 @@ def test_something_new_that_is_refused_is_left_out_and_forgotten_when_deleted() 
 
 
 def test_what_is_not_there_cannot_be_set_aside() -> None:
-    assert not Quarantine().hold(BAD, BLOB, None, "no")
+    assert not Quarantine().hold([BAD], BLOB, None, "no")
+
+
+def test_what_every_proxy_has_taken_is_not_to_blame() -> None:
+    quarantine = Quarantine()
+    service_, bad = service("a", 80), service("b", 80)
+    quarantine.admit([service_])
+    quarantine.proven()
+    quarantine.admit([service_, bad])
+    both = [service_.resource.key, bad.resource.key]
+    assert quarantine.hold(both, BLOB, None, "no") == (bad.resource.key,)
+    assert quarantine.undecided == ()
+    assert quarantine.admit([service_, bad]) == (service_,)
+
+
+def to_blame(bad: set[str], of: int) -> tuple[set[str], int]:
+    """Who stays aside when an Envoy refuses whatever contains a new version of `bad`, and after how many pushes that is decided."""
+    quarantine = Quarantine()
+    new = [service(f"s{number}", 81) for number in range(of)]
+    quarantine.admit([service(f"s{number}", 80) for number in range(of)])
+    quarantine.proven()
+    accepted: set[str] = set()
+    for pushes in range(1, 100):
+        fresh = {n.resource.key for n in quarantine.admit(new) if n in new and n.resource.key.name not in accepted}
+        if any(key.name in bad for key in fresh):
+            assert quarantine.hold(fresh, BLOB, None, "no")
+            continue
+        accepted |= {key.name for key in fresh}
+        if not quarantine.let_out():
+            return {q.located.resource.key.name for q in quarantine.refusals}, pushes
+    raise AssertionError("not decided")
+
+
+def test_of_several_the_one_to_blame_is_found() -> None:
+    assert to_blame({"s1"}, 2)[0] == {"s1"}
+    assert to_blame({"s0"}, 2)[0] == {"s0"}
+    found, pushes = to_blame({"s13"}, 16)
+    assert found == {"s13"}
+    assert pushes < 30
+
+
+def test_several_to_blame_are_all_found() -> None:
+    everybody = {f"s{number}" for number in range(8)}
+    assert to_blame(everybody, 8)[0] == everybody
+    assert to_blame({"s2", "s5"}, 8)[0] == {"s2", "s5"}

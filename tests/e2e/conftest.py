@@ -1,7 +1,8 @@
 """One payments mesh for the whole session, on loopback."""
 
+import json
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
@@ -17,6 +18,27 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMesh]:
     processes = running.command_lines()
     assert running.stop() == 0
     wait_for_end(processes)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Say with a failure how the mesh stood at that moment: what is not in sync, and what its control plane logged last."""
+    report = yield
+    running = getattr(item, "funcargs", {}).get("mesh")
+    if report.failed and isinstance(running, RunningMesh):
+        report.sections.append(("the mesh", standing(running)))
+    return report
+
+
+def standing(mesh: RunningMesh) -> str:
+    """Every proxy that is not in sync, the plugins, and the end of the control plane's log."""
+    try:
+        proxies = {name: entry for name, entry in mesh.proxies().items() if not entry["synced"]}
+        state = {"not in sync": proxies, "plugins": mesh.api("/v1/plugins")["plugins"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        state = {"the control plane does not answer": repr(error)}
+    log = mesh.log("controlplane").splitlines()[-25:]
+    return "\n".join([json.dumps(state, indent=1)[:6000], *(line[:400] for line in log)])
 
 
 @pytest.fixture

@@ -41,17 +41,17 @@ def test_broken_yaml_keeps_the_good_state_and_is_explained(mesh: RunningMesh, ol
     said = len(mesh.output)
     with mesh.edited(ROUTES, (old, new)):
         pattern = error.replace("{line}", str(line)).replace("{file}", re.escape(ROUTES))
-        until(lambda: re.search(pattern, mesh.output[said:]), 5, f"an error that says {pattern}")
+        until(lambda: re.search(pattern, mesh.output[said:]), what=f"an error that says {pattern}")
         assert ROUTES in mesh.output[said:]
         _works(mesh)
-    until(lambda: "the configuration is valid again" in mesh.output[said:], 10)
+    until(lambda: "the configuration is valid again" in mesh.output[said:])
     _works(mesh)
 
 
 def test_a_dangling_reference_is_a_warning_or_error_and_traffic_goes_on(mesh: RunningMesh) -> None:
     said = len(mesh.output)
     with mesh.edited(ROUTES, ("subset: v2\n    # Everybody", "subset: v3\n    # Everybody")):
-        until(lambda: "IST0101" in mesh.output[said:] and "v3" in mesh.output[said:], 10)
+        until(lambda: "IST0101" in mesh.output[said:] and "v3" in mesh.output[said:])
         assert call("GET", CHARGE, mesh.bearer(), proxy=mesh.proxy("orders")).status == 200
 
 
@@ -68,10 +68,10 @@ spec:
     path = mesh.directory / "teapot.yaml"
     replace_file(path, text)
     try:
-        until(lambda: call("GET", url, proxy=mesh.proxy("orders")).status == 418, 10)
+        until(lambda: call("GET", url, proxy=mesh.proxy("orders")).status == 418)
     finally:
         path.unlink()
-    until(lambda: call("GET", url, proxy=mesh.proxy("orders")).status == 200, 10)
+    until(lambda: call("GET", url, proxy=mesh.proxy("orders")).status == 200)
 
 
 HEADER = """
@@ -91,12 +91,12 @@ def test_what_envoy_would_refuse_is_left_out_and_the_rest_goes_on(mesh: RunningM
     path = mesh.directory / "refused.yaml"
     replace_file(path, HEADER.replace("VALUE", "%NOPE()%"))
     try:
-        until(lambda: "%NOPE%" in mesh.output[said:], 10)
+        until(lambda: "%NOPE%" in mesh.output[said:])
         assert re.search(r"refused\.yaml:8:\d+ \(VirtualService/legacy-system/ledger", mesh.output[said:])
         changed = ("weight: 90", "weight: 0"), ("weight: 10\n", "weight: 100\n")
         with mesh.edited(ROUTES, *changed):
             proxy = mesh.proxy("orders")
-            until(lambda: {call("GET", CHARGE, mesh.bearer(), proxy=proxy).version for _ in range(9)} == {"v2"}, 10)
+            until(lambda: {call("GET", CHARGE, mesh.bearer(), proxy=proxy).version for _ in range(9)} == {"v2"})
     finally:
         path.unlink()
 
@@ -112,18 +112,33 @@ def test_what_envoy_refuses_keeps_the_old_state_and_names_the_yaml(mesh: Running
 
     replace_file(path, HEADER.replace("VALUE", "%FILTER_STATE(a:NOPE)%"))
     try:
-        until(lambda: "Invalid filter state serialize type" in mesh.output[said:], 10)
+        until(lambda: "Invalid filter state serialize type" in mesh.output[said:])
         assert "VirtualService/legacy-system/ledger" in mesh.output[said:]
         assert "refused.yaml:2" in mesh.output[said:]
         assert mesh.proxies()["orders-0"]["types"]["RDS"]["status"] == "NACK"
         _works(mesh)
         replace_file(routes, weights.replace("weight: 90", "weight: 0").replace("weight: 10\n", "weight: 100\n"))
-        until(lambda: versions() == {"v2"}, 30, "others of the same route configuration move on")
+        until(lambda: versions() == {"v2"}, what="others of the same route configuration move on")
         assert mesh.proxies()["orders-0"]["types"]["RDS"]["status"] == "NACK", "and it is not forgotten"
     finally:
         replace_file(routes, weights)
         path.unlink()
-    until(lambda: {entry["status"] for entry in mesh.proxies()["orders-0"]["types"].values()} == {"SYNCED"}, 10)
+    until(lambda: {entry["status"] for entry in mesh.proxies()["orders-0"]["types"].values()} == {"SYNCED"})
+
+
+def test_of_two_changes_in_one_push_only_the_one_to_blame_stays_behind(mesh: RunningMesh) -> None:
+    said = len(mesh.output)
+    path = mesh.directory / "refused.yaml"
+    proxy = mesh.proxy("orders")
+    with mesh.edited(ROUTES, ("weight: 90", "weight: 0"), ("weight: 10\n", "weight: 100\n")):
+        replace_file(path, HEADER.replace("VALUE", "%FILTER_STATE(a:NOPE)%"))
+        try:
+            until(lambda: "Invalid filter state serialize type" in mesh.output[said:], 60)
+            until(lambda: {call("GET", CHARGE, mesh.bearer(), proxy=proxy).version for _ in range(9)} == {"v2"}, 60)
+            until(lambda: mesh.proxies()["orders-0"]["types"]["RDS"]["status"] == "NACK", 60, "and it is not forgotten")
+        finally:
+            path.unlink()
+    until(lambda: {entry["status"] for entry in mesh.proxies()["orders-0"]["types"].values()} == {"SYNCED"}, 60)
 
 
 def test_replicas_can_be_added_and_removed(mesh: RunningMesh) -> None:
@@ -136,9 +151,9 @@ def test_replicas_can_be_added_and_removed(mesh: RunningMesh) -> None:
 
     ledger = "name: ledger\n  namespace: legacy-system\nspec:\n  replicas: 1"
     with mesh.edited("workloads.yaml", (ledger, ledger.replace("replicas: 1", "replicas: 2"))):
-        until(lambda: replicas() == {"ledger-0", "ledger-1"}, 20)
-        until(lambda: "started legacy-system/ledger-1" in mesh.output, 20)
-    until(lambda: "stopped legacy-system/ledger-1" in mesh.output, 30)
+        until(lambda: replicas() == {"ledger-0", "ledger-1"})
+        until(lambda: "started legacy-system/ledger-1" in mesh.output)
+    until(lambda: "stopped legacy-system/ledger-1" in mesh.output)
     assert replicas() == {"ledger-0"}
 
 
@@ -155,8 +170,7 @@ def test_a_change_that_needs_a_restart_says_so(mesh: RunningMesh) -> None:
             lambda: (
                 "orders/orders has changed in more than its replicas and commands: restart lateen up"
                 in mesh.output[said:]
-            ),
-            10,
+            )
         )
         _works(mesh)
 
