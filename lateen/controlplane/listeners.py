@@ -291,7 +291,7 @@ def routed_mapped_ports(scope: Scope) -> Iterator[tuple[Service, int]]:
 
 def explicit_listeners(scope: Scope, proxy: Proxy) -> Iterator[Made]:
     """`A_15001`, the HTTP proxy, and one listener for each mapped service port."""
-    plugins = scope.plugins.chain(Side.CLIENT, None)
+    plugins = scope.plugins.chain_of_all_ports(Side.CLIENT)
     manager = outbound_manager(scope, names.HTTP_PROXY_ROUTES, plugins, dynamic_hosts=True)
     filters.use_rds(manager, names.HTTP_PROXY_ROUTES)
     yield Made(_explicit(proxy, names.OUTBOUND_PORT, filters.http_chain(manager, plugins)))

@@ -45,10 +45,19 @@ class LuaServing:
 
 
 @dataclass(frozen=True, slots=True)
+class Native:
+    """A module with machine code for one build of Envoy (`REVISION/VERSION`), where it lies on the control plane's host."""
+
+    path: str
+    build: str
+
+
+@dataclass(frozen=True, slots=True)
 class WasmServing:
     """A module that is known to run with this configuration.
 
-    `path` is where it lies on the control plane's host; `ours` says that `lateen filter build` made it.
+    `path` is where it lies on the control plane's host; `ours` says that `lateen filter build` made it; `native` is the same module with
+    machine code, for proxies it fits.
     """
 
     digest: str
@@ -59,6 +68,7 @@ class WasmServing:
     host_env: tuple[str, ...] = ()
     ours: bool = False
     network: bool = False
+    native: Native | None = None
 
 
 Serving = LuaServing | WasmServing
@@ -102,6 +112,14 @@ class WorkloadPlugins:
         """Those of the chains of one side and port."""
         chosen = tuple(plugin for plugin in self.plugins if plugin.holds(side, port))
         return Chain(chosen) if chosen else NO_PLUGINS
+
+    def chain_of_all_ports(self, side: Side) -> Chain:
+        """Those of a chain that serves all ports at once: the routes of a port say which HTTP filters are off there (plugin_ports)."""
+        return Chain(tuple(p for p in self.plugins if p.holds(side, None) or (not p.network and p.ports(side))))
+
+    def choosy(self, side: Side) -> tuple[Plugin, ...]:
+        """The HTTP plugins that hold on some ports of a side only."""
+        return tuple(p for p in self.plugins if not p.network and p.ports(side) and not p.holds(side, None))
 
 
 NONE = WorkloadPlugins()
@@ -165,7 +183,9 @@ def plugin_config(plugin: Plugin, serving: WasmServing, code: bytes | None = Non
     FAIL_OPEN cannot have both: Envoy then lets requests pass from the failure on.
     """
     variables = wasm_pb2.EnvironmentVariables(host_env_keys=serving.host_env, key_values=dict(serving.env))
-    source = base_pb2.DataSource(inline_bytes=code) if code is not None else base_pb2.DataSource(filename=serving.path)
+    native = serving.native if code is None else None
+    path = serving.path if native is None else native.path
+    source = base_pb2.DataSource(inline_bytes=code) if code is not None else base_pb2.DataSource(filename=path)
     result = wasm_pb2.PluginConfig(
         name=f"{plugin.key.namespace}.{plugin.key.name}",
         root_id=serving.name,
@@ -174,6 +194,7 @@ def plugin_config(plugin: Plugin, serving: WasmServing, code: bytes | None = Non
             vm_id=vm_id(serving),
             runtime=RUNTIME,
             code=base_pb2.AsyncDataSource(local=source),
+            allow_precompiled=native is not None,
             environment_variables=variables if serving.env or serving.host_env else None,
         ),
     )

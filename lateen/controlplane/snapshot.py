@@ -18,6 +18,7 @@ from lateen.controlplane.gateways import GatewayBuilder
 from lateen.controlplane.inbound import InboundScope, inbound_clusters, inbound_listeners
 from lateen.controlplane.listeners import Made, captured_listeners, explicit_listeners, routed_mapped_ports
 from lateen.controlplane.native_jwt import KeysOf
+from lateen.controlplane.plugin_ports import unmatched_ports, with_plugins_by_port
 from lateen.controlplane.plugins import ServingOf, WorkloadPlugins, nothing_served
 from lateen.controlplane.proxy import Mode, Proxy, ProxyClass, ProxyType
 from lateen.controlplane.references import check_references
@@ -33,7 +34,7 @@ from lateen.controlplane.virtual_hosts import (
 from lateen.mesh.diagnostics import Diagnostic, Severity
 from lateen.mesh.hosts import service_host
 from lateen.mesh.kinds import ResourceKey
-from lateen.mesh.plugins import Side, plugins_of
+from lateen.mesh.plugins import plugins_of
 from lateen.mesh.services import Service
 from lateen.mesh.view import MeshView
 from lateen.mesh.workloads import Workload
@@ -171,7 +172,8 @@ def _sidecar(proxy: Proxy, workload: Workload | None, shared: _ViewMemo) -> Snap
     own = list(part.blobs)
     findings = list(part.findings)
     if proxy.mode == Mode.NONE:
-        findings.extend(_unmatched_ports(scope.plugins))
+        findings.extend(unmatched_ports(scope))
+        own = with_plugins_by_port(own, scope.plugins, blobs)
         own.extend(_listener_blobs(blobs, explicit_listeners(scope, proxy)))
     own.extend(shared.extensions.blobs(scope.plugins.plugins, proxy))
     if workload is not None:
@@ -179,22 +181,6 @@ def _sidecar(proxy: Proxy, workload: Workload | None, shared: _ViewMemo) -> Snap
         own.extend(_listener_blobs(blobs, inbound_listeners(inbound)))
         own.extend(blobs.intern(names.CDS, c.name, c, origins) for c, origins in inbound_clusters(inbound))
     return Snapshot.of(_without_port_clashes(own), diagnostics(view, findings))
-
-
-def _unmatched_ports(plugins: WorkloadPlugins) -> Iterator[Finding]:
-    """The HTTP proxy of a loopback mesh is one listener for all ports, so that a client's plugin cannot choose among them."""
-    for plugin in plugins.plugins:
-        for index, entry in enumerate(plugin.match):
-            if (
-                not plugin.network
-                and entry.ports
-                and entry.sides == {Side.CLIENT}
-                and not plugin.holds(Side.CLIENT, None)
-            ):
-                message = (
-                    "a client's HTTP calls to all ports pass one listener in a loopback mesh: ports match none of them"
-                )
-                yield Finding(plugin.key, f"spec.match[{index}].ports", message)
 
 
 def _without_port_clashes(blobs: list[Blob]) -> list[Blob]:

@@ -58,6 +58,10 @@ class Plugin:
         """Whether it stands in a chain of that side and port; without `match` it stands in all."""
         return not self.match or any(entry.holds(side, port) for entry in self.match)
 
+    def ports(self, side: Side) -> frozenset[int]:
+        """The ports it names for a side; what it says of all ports is not among them."""
+        return frozenset(port for entry in self.match if side in entry.sides for port in entry.ports)
+
 
 def wasm_of(resource: WasmPlugin | TrafficExtension) -> tuple[WasmConfig | None, Path]:
     """The Wasm part of a plugin and where it stands in the document; None for a Lua script."""
