@@ -180,7 +180,8 @@ def plugin_config(plugin: Plugin, serving: WasmServing, code: bytes | None = Non
     """One plugin of a module. All plugins of one module and environment share a VM, by its `vm_id`.
 
     A VM that has failed is replaced, whatever the strategy: FAIL_CLOSE of Envoy would answer 503 until the next configuration.
-    FAIL_OPEN cannot have both: Envoy then lets requests pass from the failure on.
+    FAIL_OPEN cannot have both: Envoy then lets requests pass from the failure on. It stands in the deprecated `fail_open`, because with
+    `failure_policy: FAIL_OPEN` the very request that the VM fails with is answered with 503 (Envoy 1.40, Context's CHECK_FAIL_HTTP).
     """
     variables = wasm_pb2.EnvironmentVariables(host_env_keys=serving.host_env, key_values=dict(serving.env))
     native = serving.native if code is None else None
@@ -189,7 +190,8 @@ def plugin_config(plugin: Plugin, serving: WasmServing, code: bytes | None = Non
     result = wasm_pb2.PluginConfig(
         name=f"{plugin.key.namespace}.{plugin.key.name}",
         root_id=serving.name,
-        failure_policy=wasm_pb2.FAIL_OPEN if plugin.fail_open else wasm_pb2.FAIL_RELOAD,
+        failure_policy=wasm_pb2.UNSPECIFIED if plugin.fail_open else wasm_pb2.FAIL_RELOAD,
+        fail_open=plugin.fail_open,
         vm_config=wasm_pb2.VmConfig(
             vm_id=vm_id(serving),
             runtime=RUNTIME,

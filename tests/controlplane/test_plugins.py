@@ -62,7 +62,7 @@ def test_a_python_filter() -> None:
 
 def test_what_another_toolchain_made_and_its_environment() -> None:
     found = plugin_config(OPEN, dataclasses.replace(SERVING, env=(("A", "b"),), host_env=("HOME",)))
-    assert found.failure_policy == wasm_pb2.FAIL_OPEN
+    assert (found.failure_policy, found.fail_open) == (wasm_pb2.UNSPECIFIED, True)
     assert not found.HasField("allow_on_headers_stop_iteration")
     assert dict(found.vm_config.environment_variables.key_values) == {"A": "b"}
     assert list(found.vm_config.environment_variables.host_env_keys) == ["HOME"]

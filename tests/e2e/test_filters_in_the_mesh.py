@@ -75,7 +75,7 @@ def ready(mesh: RunningMesh, *names: str) -> bool:
 def plugins(mesh: RunningMesh, text: str, file: str = "plugins.yaml") -> Iterator[Path]:
     """A file more in the mesh's directory, for a while."""
     path = mesh.directory / file
-    names = set(re.findall(r"name: ([a-z-]+), namespace", text))
+    names = set(re.findall(r"name: ([a-z0-9-]+), namespace", text))
     replace_file(path, text)
     try:
         until(lambda: names <= states(mesh).keys(), what=f"{names} are known")
@@ -198,6 +198,68 @@ def replace_module(path: Path, data: bytes) -> None:
     new.replace(path)
 
 
+@contextlib.contextmanager
+def strategy(mesh: RunningMesh, name: str) -> Iterator[None]:
+    """The ledger's plugin with another failStrategy, in effect."""
+    policy = "" if name == "FAIL_OPEN" else "FAIL_RELOAD"
+    with mesh.edited("plugins.yaml", ("  pluginConfig:\n", f"  failStrategy: {name}\n  pluginConfig:\n")):
+        until(lambda: _written(mesh, name) and _policy(mesh) == policy and mesh.settled(), what=f"{name} is in effect")
+        yield
+
+
+def _written(mesh: RunningMesh, name: str) -> bool:
+    (item,) = [
+        i for i in mesh.api("/v1/resources?kind=WasmPlugin")["items"] if "ledger" in i["resource"]["metadata"]["name"]
+    ]
+    return bool(item["resource"]["spec"].get("failStrategy") == name)
+
+
+def _policy(mesh: RunningMesh) -> str:
+    found = mesh.api("/v1/proxies/ledger-0.legacy-system/config")["resources"]["ECDS"]
+    (config,) = [value for name, value in found.items() if name.endswith(".stamp-ledger")]
+    return str(config["typedConfig"]["config"].get("failurePolicy", ""))
+
+
+@pytest.mark.parametrize("path", ["/crash", "/hog"])
+def test_a_machine_that_dies_lets_requests_pass_if_that_is_wanted(stamping: RunningMesh, path: str) -> None:
+    envoy = _uptime(stamping)
+    with strategy(stamping, "FAIL_OPEN"), under_load(stamping) as seen:
+        until(lambda: seen[200, "first"] > 50)
+        died = ledger(stamping, path)
+        assert (died.status, "x-stamped" in died.headers) == (200, False), died
+        assert died.json["path"] == path
+        passed = ledger(stamping)
+        assert (passed.status, "x-stamp" in passed.json["headers"]) == (200, False), passed
+        assert call("GET", stamping.gateway + "/stamped").text == "at the gateway"
+        # A new configuration is a new machine.
+        with stamping.edited("plugins.yaml", ("stamp: first", "stamp: again")):
+            until(lambda: seen[200, "again"] > 50)
+    assert {status for status, _ in seen} == {200}, seen
+    until(lambda: ledger(stamping).headers.get("x-stamped") == "first")
+    assert _uptime(stamping) >= envoy
+
+
+@pytest.mark.parametrize("path", ["/crash", "/hog"])
+@pytest.mark.parametrize("name", ["FAIL_CLOSE", "FAIL_RELOAD"])
+def test_a_machine_that_dies_is_replaced(stamping: RunningMesh, name: str, path: str) -> None:
+    envoy = _uptime(stamping)
+    with strategy(stamping, name), under_load(stamping) as seen:
+        until(lambda: seen[200, "first"] > 50)
+        assert ledger(stamping, path).status == 503
+        assert call("GET", stamping.gateway + "/stamped").text == "at the gateway"
+        count = seen[200, "first"]
+        until(lambda: seen[200, "first"] > count + 50)
+    # Nothing passes by the filter: what is not stamped is refused.
+    assert {(status, text if status == 200 else "") for status, text in seen} <= {(200, "first"), (503, "")}, seen
+    assert _uptime(stamping) >= envoy
+
+
+def _uptime(mesh: RunningMesh) -> int:
+    """Seconds since the ledger's Envoy was started."""
+    url = f"http://{mesh.replica('ledger-0').address}:15000/stats?filter=^server.uptime$"
+    return int(call("GET", url).text.rpartition(": ")[2])
+
+
 def test_a_restart_of_the_control_plane_goes_on_with_what_was_served(stamping: RunningMesh) -> None:
     with under_load(stamping) as seen:
         until(lambda: seen[200, "first"] > 50)
@@ -217,7 +279,7 @@ def _control_plane(mesh: RunningMesh) -> int:
 
 def _answers(mesh: RunningMesh) -> bool:
     try:
-        return len(mesh.proxies()) == len(mesh.info.replicas)
+        return {replica.name for replica in mesh.info.replicas} <= mesh.proxies().keys()
     except (OSError, ValueError, TypeError, KeyError):
         return False
 
@@ -290,6 +352,31 @@ def test_phases_and_priorities(mesh: RunningMesh) -> None:
         until(lambda: ready(mesh, *words, "zz-first"))
         order = ["first", "authn", "authz", "stats", "last"]
         until(lambda: ledger(mesh).json["headers"].get("x-order", "").split() == order)
+
+
+def on_calls_to(port: int) -> str:
+    return f"""
+apiVersion: extensions.istio.io/v1alpha1
+kind: TrafficExtension
+metadata: {{name: calls-{port}, namespace: orders}}
+spec:
+  selector: {{matchLabels: {{app: orders}}}}
+  match: [{{mode: CLIENT, ports: [{{number: {port}}}]}}]
+  lua: {{inlineCode: "function envoy_on_response(handle) handle:headers():add('x-{port}', 'yes') end"}}
+"""
+
+
+def test_a_client_chooses_among_the_ports_it_calls(mesh: RunningMesh) -> None:
+    """All its HTTP calls leave through one listener; of two ports one is of a service, the other of a host the mesh does not know."""
+    known, unknown = 8080, 15000
+    url = f"http://{mesh.replica('ledger-0').address}:{unknown}/ready"
+    with plugins(mesh, "---".join(map(on_calls_to, (known, unknown))), "calls.yaml"):
+        until(lambda: ready(mesh, f"calls-{known}", f"calls-{unknown}") and f"x-{known}" in ledger(mesh).headers)
+        assert f"x-{unknown}" not in ledger(mesh).headers
+        answer = call("GET", url, proxy=mesh.proxy("orders"))
+        assert (answer.status, f"x-{known}" in answer.headers, f"x-{unknown}" in answer.headers) == (200, False, True)
+        with mesh.edited("calls.yaml", (f"number: {known}", "number: 1")):
+            until(lambda: f"x-{known}" not in ledger(mesh).headers and mesh.settled())
 
 
 def test_a_script_that_does_not_compile_is_quarantined_with_its_line(mesh: RunningMesh) -> None:
