@@ -15,6 +15,10 @@ from extauthz.decide import Decision, Verdict
 from extauthz.metrics import Metrics
 from lateen.policy.request import CheckInput
 
+_NOTHING_TO_SAY: Final = (
+    "",
+    str(Verdict.ALLOW),
+)  # of dry-run policies: there are none, or no DENY rule among them matched
 LINES_PER_SECOND: Final = 1000
 _MAX_TARGET: Final = 512
 
@@ -52,7 +56,9 @@ class DecisionLog:
 
     def wants(self, decision: Decision) -> bool:
         """Whether this decision is logged."""
-        if decision.verdict is not Verdict.ALLOW or decision.audit is not None or decision.dry_run:
+        if decision.verdict is not Verdict.ALLOW or decision.audit is not None:
+            return True
+        if decision.dry_run not in _NOTHING_TO_SAY:
             return True
         return self._rate > 0 and self._chance() < self._rate
 

@@ -5,7 +5,7 @@ from typing import Final
 
 from extauthz.check import PEER_HEADER, TARGET_HEADER, Checker
 from lateen.envoyapi.grpc.health.v1 import health_pb2
-from lateen.wire.call import Call
+from lateen.wire.call import Call, RpcError, StatusCode
 from lateen.wire.limits import Limits
 
 CHECK: Final = "/envoy.service.auth.v3.Authorization/Check"
@@ -19,18 +19,24 @@ class Health:
 
     def __init__(self, has_policies: Callable[[], bool]) -> None:
         """`has_policies` says whether the control plane was ever heard."""
-        self._has_policies = has_policies
+        self.has_policies = has_policies
         self.draining = False
 
     def ready(self) -> bool:
         """Ready to decide."""
-        return self._has_policies() and not self.draining
+        return self.has_policies() and not self.draining
 
 
 def handlers(checker: Checker, health: Health) -> Mapping[str, Callable[[Call, bytes], bytes | Awaitable[bytes]]]:
-    """Authorization and grpc.health.v1."""
+    """Authorization and grpc.health.v1.
+
+    A replica without policies does not decide, or it would deny what its neighbours allow: the proxy asks another, and denies when there
+    is none.
+    """
 
     def check(call: Call, data: bytes) -> bytes | Awaitable[bytes]:
+        if not health.has_policies():
+            raise RpcError(StatusCode.UNAVAILABLE, "no policies have come from the control plane yet")
         # What the proxy's configuration names. Two targets are none: a request header must not be able to add one. Nor a peer.
         targets, peers = call.metadata_values(TARGET_HEADER), call.metadata_values(PEER_HEADER)
         clear = len(targets) == 1 and len(peers) <= 1

@@ -107,7 +107,7 @@ async def _serve(settings: Settings, stopped: asyncio.Event) -> None:
     web = http_server(metrics, denials, health, policies.broken, keys_page(keeper))
     serving = asyncio.create_task(web.serve(sockets=[listen_on(settings.http_address)]), name="http")
     subscription = asyncio.create_task(ads.run(), name="ads")
-    # A replica without policies would deny what its neighbours allow: let proxies find it only when it knows them.
+    # Proxies should find a replica only when it can decide; without a control plane it listens all the same, and says so.
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(ads.synced.wait(), _FIRST_POLICIES_SECONDS)
     server = rpc_server(settings.transport, handlers(checker, health), LIMITS, identity, metrics.registry)

@@ -38,6 +38,7 @@ from lateen.mesh.meshconfig import MeshConfig, NormalizationType
 from lateen.mesh.plugins import Phase
 
 _AUTHZ_TIMEOUT = timedelta(seconds=2)
+_AUTHZ_TRY_TIMEOUT = timedelta(seconds=1)
 _LIMIT_TIMEOUT = timedelta(seconds=1)
 _DIRECT_PEER = "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"
 _FORBIDDEN = 403
@@ -85,7 +86,11 @@ def _grpc(service: tuple[str, str, int], target: str, timeout: timedelta) -> grp
 
 
 def check_retries() -> base_pb2.RetryPolicy:
-    """A Check that a replica could not answer is put to another: asking twice changes nothing, and a killed replica fails no request."""
+    """A Check that a replica could not answer is put to another: asking twice changes nothing, and a killed replica fails no request.
+
+    Envoy takes the longest pause between tries as the timeout of each try too (`convertCoreToRouteRetryPolicy`): a replica that hangs
+    is given up after it, and one that is only slow must not be. Pauses stay below 15 ms: there are only two.
+    """
     predicate = base_pb2.RetryPolicy.RetryHostPredicate(
         name="envoy.retry_host_predicates.previous_hosts",
         typed_config=packed(previous_hosts_pb2.PreviousHostsPredicate()),
@@ -94,7 +99,7 @@ def check_retries() -> base_pb2.RetryPolicy:
         retry_on="connect-failure,refused-stream,reset,unavailable",
         num_retries=uint32(2),
         retry_back_off=backoff_pb2.BackoffStrategy(
-            base_interval=duration(timedelta(milliseconds=5)), max_interval=duration(timedelta(milliseconds=50))
+            base_interval=duration(timedelta(milliseconds=5)), max_interval=duration(_AUTHZ_TRY_TIMEOUT)
         ),
         retry_host_predicate=[predicate],
         host_selection_retry_max_attempts=5,

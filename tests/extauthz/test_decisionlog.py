@@ -51,7 +51,9 @@ def test_what_is_logged_of_the_allowed(mode: LogMode, chance: float, *, allowed:
     log = DecisionLog(Metrics(), mode, rate=0.25, chance=lambda: chance)
     assert log.wants(ALLOWED) is allowed
     assert log.wants(DENIED)
-    assert log.wants(ALLOWED._replace(dry_run="allow"))
+    assert log.wants(ALLOWED._replace(dry_run="allow")) is allowed, "dry-run policies that nothing matched say nothing"
+    assert log.wants(ALLOWED._replace(dry_run="allow by ns/p rule 0"))
+    assert log.wants(ALLOWED._replace(dry_run="deny: no ALLOW rule matched"))
     assert log.wants(Decision(Verdict.UNAUTHENTICATED))
 
 

@@ -296,6 +296,44 @@ async def test_a_denial_can_be_explained_by_its_id_and_tells_the_client_nothing(
         assert (await mesh.get("/readyz")).status_code == 200
 
 
+async def test_audit_and_dry_run_are_in_log_and_metrics_and_decide_nothing(tmp_path: Path) -> None:
+    audit = {"action": "AUDIT", "rules": [{"to": [{"operation": {"paths": ["/audited"]}}]}]}
+    deny = {"action": "DENY", "rules": [{"to": [{"operation": {"paths": ["/tried*"]}}]}]}
+    message = workload_pb2.WorkloadPolicy.FromString(workload(None, {"rules": [{}]}, audit, deny))
+    message.authorization_policies[2].annotations["istio.io/dry-run"] = "true"
+    async with running_mesh(tmp_path) as mesh:
+        await mesh.ads.put(TARGET, message.SerializeToString())
+        await mesh.ads.wait_for_answer(2)
+        for path in ("/", "/audited", "/tried/1", "/tried/2"):
+            assert (await mesh.call("GET", path)).status_code == 200
+        lines = [json.loads(line) for line in (tmp_path / "extauthz.log").read_text().splitlines()]
+        decisions = [line for line in lines if line["event"] == "decision"]
+        told = {line["path"]: (line.get("audit"), line.get("dry_run")) for line in decisions}
+        assert told == {
+            "/audited": ("payments/p1 rule 0", "allow"),
+            "/tried/1": (None, "deny by payments/p2 rule 0"),
+            "/tried/2": (None, "deny by payments/p2 rule 0"),
+        }
+        metrics = (await mesh.get("/metrics")).text
+        assert 'lateen_authz_audit_matches_total{policy="payments/p1"} 1.0' in metrics
+        assert 'lateen_authz_dry_run_decisions_total{policy="payments/p2",verdict="deny"} 2.0' in metrics
+        assert 'lateen_authz_decisions_total{policy="payments/p0",verdict="allow"} 4.0' in metrics
+
+
+async def test_an_issuer_with_a_private_authority(tmp_path: Path) -> None:
+    authority = TestAuthority()
+    pair = authority.issue("", "localhost")
+    (tmp_path / "issuer.pem").write_text(pair.certificate + pair.key)
+    (tmp_path / "ca.pem").write_text(authority.root)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(tmp_path / "issuer.pem")
+    async with key_server(context) as issuer, running_mesh(tmp_path, "--jwks-ca-file", f"{tmp_path}/ca.pem") as mesh:
+        issuer.answers["/jwks"] = (200, {}, tokens.JWKS.encode())
+        await mesh.apply({"jwtRules": [{"issuer": tokens.ISSUER, "jwksUri": f"{issuer.url}/jwks"}]}, {"rules": [{}]})
+        assert (await mesh.call("GET", "/", authorization=f"Bearer {tokens.token()}")).status_code == 200
+        assert issuer.asked == ["/jwks"]
+
+
 async def test_claims_become_headers_that_clients_cannot_forge(tmp_path: Path) -> None:
     rule = {
         "issuer": tokens.ISSUER,

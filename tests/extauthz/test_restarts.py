@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.extauthz.test_enforced_by_envoy import Mesh, running_mesh
+from tests.extauthz.test_enforced_by_envoy import Mesh, free_port, running_mesh
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
@@ -83,3 +83,38 @@ async def test_with_two_replicas_no_request_fails(tmp_path: Path) -> None:
                 await mesh.restart(replica)
             await more(statuses, (OPEN, 200))
         assert set(statuses) == {(OPEN, 200), (CLOSED, 403)}, statuses
+
+
+async def test_a_replica_that_hangs_fails_no_request(tmp_path: Path) -> None:
+    """Nor does one that is slow: a try is given up after a second, and another replica is asked."""
+    async with running_mesh(tmp_path, replicas=2) as mesh:
+        await mesh.apply(None, ONLY_OPEN)
+        async with load(mesh) as statuses:
+            await more(statuses, (OPEN, 200))
+            mesh.services[0].send_signal(signal.SIGSTOP)
+            try:
+                await more(statuses, (OPEN, 200), 8)
+            finally:
+                mesh.services[0].send_signal(signal.SIGCONT)
+            await more(statuses, (OPEN, 200))
+        assert set(statuses) == {(OPEN, 200), (CLOSED, 403)}, statuses
+
+
+async def test_a_replica_without_policies_is_passed_over(tmp_path: Path) -> None:
+    """Its control plane cannot be reached when it starts: its neighbour decides, and alone it lets nothing through."""
+    async with running_mesh(tmp_path, replicas=2) as mesh:
+        await mesh.apply(None, ONLY_OPEN)
+        mesh.services[0].kill()
+        await mesh.services[0].wait()
+        arguments = mesh.arguments[0]
+        arguments[arguments.index("--ads-address") + 1] = f"127.0.0.1:{free_port()}"
+        async with load(mesh) as statuses:
+            await more(statuses, (OPEN, 200))
+            await mesh.restart(0)
+            assert (await mesh.get("/readyz")).status_code == 503
+            await more(statuses, (OPEN, 200))
+            assert set(statuses) == {(OPEN, 200), (CLOSED, 403)}, statuses
+            mesh.services[1].kill()
+            await mesh.services[1].wait()
+            await more(statuses, (OPEN, 403))
+        assert {status for path, status in statuses if path == CLOSED} == {403}

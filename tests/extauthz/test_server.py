@@ -79,6 +79,7 @@ async def running(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
 
 async def test_the_caller_is_its_certificate_and_the_target_its_metadata(running: Running) -> None:
     target = ("x-lateen-target", TARGET)
+    running.policies_arrived.append(True)
     assert await running.code(PROXY, [target]) == 0
     assert await running.code("spiffe://cluster.local/ns/ns/sa/other", [target]) == 7
     assert await running.code("", [target]) == 7
@@ -95,3 +96,11 @@ async def test_health_follows_the_arrival_of_policies(running: Running) -> None:
         assert (await stub.Check(health_pb2.HealthCheckRequest())).status == health_pb2.HealthCheckResponse.NOT_SERVING
         running.policies_arrived.append(True)
         assert (await stub.Check(health_pb2.HealthCheckRequest())).status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_without_policies_another_replica_is_to_be_asked(running: Running) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await running.code(PROXY, [("x-lateen-target", TARGET)])
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    running.policies_arrived.append(True)
+    assert await running.code(PROXY, [("x-lateen-target", TARGET)]) == 0
