@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from lateen.controlplane import names
@@ -29,6 +30,8 @@ class Extensions:
 
     def _blob(self, plugin: Plugin, proxy: Proxy) -> Blob:
         serving = self._serving(plugin.key)
+        if isinstance(serving, WasmServing) and serving.native is not None and serving.native.build != proxy.build:
+            serving = replace(serving, native=None)
         code_path = ""
         if isinstance(serving, WasmServing) and str(Path(serving.path).parent) != proxy.modules_dir:
             code_path = serving.path

@@ -5,6 +5,7 @@ import contextlib
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
 
 import structlog
 
@@ -18,6 +19,7 @@ from lateen.controlplane.files import FileSource, watch
 from lateen.controlplane.inventory import Inventory
 from lateen.controlplane.keys import Keys
 from lateen.controlplane.metrics import Metrics
+from lateen.controlplane.native_modules import NativeModules
 from lateen.controlplane.plugin_findings import plugin_findings
 from lateen.controlplane.plugin_keeper import PluginKeeper
 from lateen.controlplane.plugin_memory import RememberedTrial
@@ -27,10 +29,12 @@ from lateen.controlplane.report import Reporter
 from lateen.controlplane.server import AdsServer, ServerLimits
 from lateen.controlplane.settings import Settings, parse_settings
 from lateen.controlplane.translator import MeshTranslator, Translator
+from lateen.controlplane.wasm_ahead import AheadOfTime
 from lateen.controlplane.wasm_fetch import Fetcher
 from lateen.controlplane.wasm_store import ModuleStore
 from lateen.fetching import http_client
 from lateen.mesh.diagnostics import Diagnostic
+from lateen.mesh.kinds import ResourceKey
 from lateen.mesh.view import MeshView
 from lateen.process import configure_logs
 from lateen.web import private_socket, tcp_socket, web_server
@@ -78,6 +82,7 @@ class ControlPlane:
             clock,
             lambda: self.pusher.changed("plugins"),
             metrics=self.metrics.plugins,
+            ahead=self._ahead_of_time(settings.ahead_of_time_dir),
         )
         self.pusher = Pusher(
             translator or MeshTranslator(self.keys.of, self.plugins.serving, self._plugin_findings),
@@ -96,7 +101,8 @@ class ControlPlane:
             events=self.events,
             state_file=settings.state_file,
         )
-        reporter = Reporter(self.metrics, self.events, lambda: self.pusher.view)
+        self._refusals: set[asyncio.Task[None]] = set()
+        reporter = Reporter(self.metrics, self.events, lambda: self.pusher.view, self._plugin_refused)
         self.ads = AdsServer(
             self.pusher,
             lambda: self.configuration.mesh,
@@ -106,6 +112,14 @@ class ControlPlane:
             limits=ServerLimits(streams=settings.max_streams),
         )
         self.api = Api(self.configuration, self.pusher, self.events, clock, keys=self.keys.page, plugins=self.plugins)
+
+    def _ahead_of_time(self, directory: Path | None) -> AheadOfTime | None:
+        return None if directory is None else AheadOfTime(NativeModules(directory), self.clock, self.metrics.plugins)
+
+    def _plugin_refused(self, key: ResourceKey, reason: str) -> None:
+        task = asyncio.get_running_loop().create_task(self.plugins.refused(key, reason))
+        self._refusals.add(task)
+        task.add_done_callback(self._refusals.discard)
 
     async def _viewed(self, view: MeshView) -> None:
         self.plugins.follow(view)
@@ -117,7 +131,7 @@ class ControlPlane:
     async def prepare(self) -> None:
         """Read everything that is configured and build the first view."""
         self.configuration.restore()
-        await asyncio.to_thread(self.plugins.restore)
+        await self.plugins.restore()
         first = await asyncio.to_thread(self.files.poll)
         if first is not None:
             self.configuration.take_files(first)

@@ -10,7 +10,7 @@ import asyncio
 import random
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +22,7 @@ from lateen.controlplane.plugin_metrics import PluginMetrics
 from lateen.controlplane.plugin_requests import NO_MODULE, NO_USE, Problem, Request, fit, refused, requests_of
 from lateen.controlplane.plugin_trial import Trial, TrialUnavailableError
 from lateen.controlplane.plugins import LuaServing, Serving, WasmServing
+from lateen.controlplane.wasm_ahead import AheadOfTime
 from lateen.controlplane.wasm_binary import ModuleFacts, read_module
 from lateen.controlplane.wasm_fetch import Credentials, Fetcher
 from lateen.controlplane.wasm_store import ModuleStore
@@ -108,8 +109,9 @@ class PluginKeeper:
         *,
         metrics: PluginMetrics,
         timing: KeeperTiming | None = None,
+        ahead: AheadOfTime | None = None,
     ) -> None:
-        """`changed` is told when something else is served than before, or for other reasons not."""
+        """`changed` is told when something else is served than before, or for other reasons not. Without `ahead` Envoy compiles modules."""
         self._store = store
         self._fetcher = fetcher
         self._trial = trial
@@ -117,6 +119,7 @@ class PluginKeeper:
         self._changed = changed
         self._metrics = metrics
         self._timing = timing or KeeperTiming()
+        self._ahead = ahead
         self._requests: Mapping[ResourceKey, Request] = {}
         self._modules: dict[ModuleUrl, _Module] = {}
         self._known_urls: dict[str, str] = {}
@@ -143,8 +146,16 @@ class PluginKeeper:
 
     # what is wanted
 
-    def restore(self) -> None:
-        """Take over what was served before the last restart; blocking."""
+    async def restore(self) -> None:
+        """Take over what was served before the last restart."""
+        await asyncio.to_thread(self._restore)
+        if self._ahead is None:
+            return
+        modules = {serving.digest for serving in self._good.values() if isinstance(serving, WasmServing)}
+        await self._ahead.restore(sorted(modules))
+        self._good = {key: self._finished(serving) or serving for key, serving in self._good.items()}
+
+    def _restore(self) -> None:
         state = self._store.load_state()
         urls, good = state.get("urls"), state.get("good")
         self._known_urls = {str(k): str(v) for k, v in urls.items()} if isinstance(urls, dict) else {}
@@ -266,8 +277,13 @@ class PluginKeeper:
         while True:
             await self._untried.wait()
             self._untried.clear()
-            while batch := self._next_batch():
-                await self._try(batch)
+            while True:
+                if batch := self._next_batch():
+                    await self._try(batch)
+                elif self._ahead is not None and (batch := self._next_unfinished()):
+                    await self._ahead.prepare([s for s in batch if isinstance(s, WasmServing)])
+                else:
+                    break
                 self._settle()
 
     def _next_batch(self) -> list[Serving]:
@@ -278,6 +294,32 @@ class PluginKeeper:
             return []
         first = _together(untried[0])
         return [serving for serving in untried if _together(serving) == first][:_BATCH]
+
+    def _next_unfinished(self) -> list[Serving]:
+        """Those of one module that Envoy takes, but nothing was decided about its machine code."""
+        wanted = (self._wanted(request) for request in self._requests.values())
+        waiting = [
+            s
+            for s in wanted
+            if isinstance(s, WasmServing) and not self._tried.get(s, "?") and self._finished(s) is None
+        ]
+        return [serving for serving in dict.fromkeys(waiting) if serving.digest == waiting[0].digest]
+
+    def _finished(self, serving: Serving) -> Serving | None:
+        """With its machine code, if there is any to be had; None as long as that is not known."""
+        if self._ahead is None or not isinstance(serving, WasmServing):
+            return serving
+        return (
+            replace(serving, native=self._ahead.native(serving.digest)) if self._ahead.decided(serving.digest) else None
+        )
+
+    async def refused(self, key: ResourceKey, reason: str) -> None:
+        """An Envoy does not take what it was sent for a plugin: it may be the machine code."""
+        serving = self._good.get(key)
+        if self._ahead is None or not isinstance(serving, WasmServing) or serving.native is None:
+            return
+        if await self._ahead.refused(serving.digest, reason):
+            self._settle()
 
     async def _try(self, batch: list[Serving]) -> None:
         try:
@@ -329,6 +371,10 @@ class PluginKeeper:
         if reason:
             problem = refused(request, reason)
             return PluginState(request.key, PluginStanding.FAILED, good, problem.message, problem)
+        finished = self._finished(wanted)
+        if finished is None:
+            return PluginState(request.key, PluginStanding.PENDING, good, "its machine code is being made")
+        wanted = finished
         module = self._modules.get(request.url) if request.url is not None else None
         stale = module.error if module is not None else ""
         if stale:

@@ -17,6 +17,12 @@ class PluginMetrics:
         self.trials = Counter(
             "lateen_plugin_trials", "Plugins tried in an Envoy of their own", ["outcome"], registry=registry
         )
+        self.natives = Counter(
+            "lateen_modules_ahead_of_time",
+            "Modules for which machine code was wanted: made, cached, or why the portable module is used",
+            ["outcome"],
+            registry=registry,
+        )
         self._plugins = Gauge("lateen_plugins", "Plugins by how it stands with them", ["state"], registry=registry)
 
         self.stored = Gauge("lateen_modules_stored", "Modules of plugins on disk", registry=registry)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import os
 import re
-import resource
 import signal
 import tempfile
 from collections.abc import Sequence
@@ -15,6 +12,7 @@ from typing import Final, Protocol
 
 from google.protobuf import json_format
 
+from lateen.controlplane.plugin_process import ProcessTooSlowError, run_bounded
 from lateen.controlplane.plugins import LuaServing, Serving, filter_config
 from lateen.controlplane.protos import packed
 from lateen.envoy_binary import envoy_path
@@ -31,7 +29,6 @@ from lateen.mesh.plugins import Phase, Plugin
 _SECONDS: Final = 180.0
 _SCRIPT_SECONDS: Final = 30.0
 _CPU_SECONDS: Final = 120
-_MAX_OUTPUT: Final = 256 * 1024
 _MAX_REASONS: Final = 20
 _LOGGED: Final = re.compile(r"\[(?:error|critical)\]\[wasm\].*? wasm log [^:]*: (.*)")
 _FAILED: Final = re.compile(r"Wasm VM failed (.*)")
@@ -74,38 +71,16 @@ class EnvoyTrial:
             return await self._run(command, min(self._seconds, _SCRIPT_SECONDS) if scripts else self._seconds)
 
     async def _run(self, command: Sequence[str], seconds: float) -> str:
-        # Nothing of our environment is a module's business.
-        process = await asyncio.create_subprocess_exec(
-            *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-            env={"PATH": os.defpath}, start_new_session=True,
-        )  # fmt: skip
         try:
-            with contextlib.suppress(ProcessLookupError):
-                # Should we die meanwhile, an endless loop ends all the same.
-                resource.prlimit(process.pid, resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
-            async with asyncio.timeout(seconds):
-                output = await _bounded(process)
-                status = await process.wait()
-        except TimeoutError:
+            # Nothing of our environment is a module's business.
+            status, output = await run_bounded(command, seconds, cpu_seconds=_CPU_SECONDS, env={"PATH": os.defpath})
+        except ProcessTooSlowError:
             return f"it did not start within {seconds:g} s"
-        finally:
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                await process.wait()
         if status == 0:
             return ""
         if status == -signal.SIGXCPU:
             return f"it did not start within {_CPU_SECONDS} s of CPU"
         return reason(output) or f"envoy ended with status {status}"
-
-
-async def _bounded(process: asyncio.subprocess.Process) -> str:
-    """The first part of what it says; the rest is read and forgotten."""
-    kept = bytearray()
-    while process.stdout is not None and (chunk := await process.stdout.read(65_536)):
-        kept += chunk[: _MAX_OUTPUT - len(kept)]
-    return kept.decode(errors="replace")
 
 
 def reason(output: str) -> str:
@@ -122,6 +97,11 @@ def reason(output: str) -> str:
 
 def trial_config(servings: Sequence[Serving]) -> str:
     """A bootstrap with all of them in one chain: plugins that share a VM are compiled once."""
+    return json_format.MessageToJson(trial_bootstrap(servings), preserving_proto_field_name=True)
+
+
+def trial_bootstrap(servings: Sequence[Serving]) -> bootstrap_pb2.Bootstrap:
+    """The bootstrap as a message; it listens on any free port."""
     chain = lc.FilterChain()
     manager = hcm.HttpConnectionManager(stat_prefix="trial", route_config=route_pb2.RouteConfiguration(name="trial"))
     for index, serving in enumerate(servings):
@@ -138,4 +118,4 @@ def trial_config(servings: Sequence[Serving]) -> str:
     message.node.id = message.node.cluster = "lateen-trial"
     listener = message.static_resources.listeners.add(name="trial", filter_chains=[chain])
     listener.address.socket_address.address, listener.address.socket_address.port_value = "127.0.0.1", 0
-    return json_format.MessageToJson(message, preserving_proto_field_name=True)
+    return message

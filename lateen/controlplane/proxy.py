@@ -57,6 +57,8 @@ class Proxy:
     workload_name: str = ""
     modules_dir: str = ""
     """Where it can read the control plane's modules, on the same host; empty: nowhere."""
+    build: str = ""
+    """Its Envoy, as `REVISION/VERSION`."""
 
     @property
     def workload_key(self) -> str:
@@ -89,7 +91,15 @@ class Proxy:
             service_account=str(metadata.get("SERVICE_ACCOUNT") or "default"),
             workload_name=str(metadata.get("WORKLOAD_NAME") or name),
             modules_dir=str(metadata.get("LATEEN_MODULES_DIR") or ""),
+            build=_build(node),
         )
+
+
+def _build(node: Node) -> str:
+    version = node.user_agent_build_version
+    number = version.version
+    revision = version.metadata.fields["revision.sha"].string_value if "revision.sha" in version.metadata.fields else ""
+    return f"{revision}/{number.major_number}.{number.minor_number}.{number.patch}"
 
 
 def _mode(text: str) -> Mode:

@@ -10,7 +10,9 @@ from lateen.controlplane.connection import Connection
 from lateen.controlplane.culprit import culprits
 from lateen.controlplane.events import Events
 from lateen.controlplane.metrics import SHORT_NAMES, Metrics, label_of
+from lateen.controlplane.names import ECDS
 from lateen.controlplane.session import SERVED, Acked, Event, Nacked, NotServed, Refused
+from lateen.mesh.kinds import ResourceKey
 from lateen.mesh.loader import Located
 from lateen.mesh.view import MeshView
 
@@ -46,8 +48,15 @@ def place_of(blob: Blob, accepted: Blob | None, view: MeshView | None) -> Origin
 class Reporter:
     """Tells the log, the metrics and the listeners what streams do."""
 
-    def __init__(self, metrics: Metrics, events: Events, view: Callable[[], MeshView | None]) -> None:
-        """`view` gives the newest view, to look origins up in."""
+    def __init__(
+        self,
+        metrics: Metrics,
+        events: Events,
+        view: Callable[[], MeshView | None],
+        plugin_refused: Callable[[ResourceKey, str], None] | None = None,
+    ) -> None:
+        """`view` gives the newest view, to look origins up in; `plugin_refused` hears what Envoys say of plugins they refuse."""
+        self._plugin_refused = plugin_refused
         self._metrics = metrics
         self._events = events
         self._view = view
@@ -93,6 +102,9 @@ class Reporter:
                 self._log.info("type not served", proxy=connection.proxy.id, type=event.type_url[:200])
 
     def _refused(self, connection: Connection, event: Refused) -> None:
+        if event.type_url == ECDS and self._plugin_refused is not None:
+            for key in event.blob.origins:
+                self._plugin_refused(key, event.message)
         place = place_of(event.blob, event.accepted, self._view())
         short = SHORT_NAMES[event.type_url]
         self._metrics.rejects.labels(label_of(event.type_url)).inc()

@@ -32,6 +32,7 @@ class Settings:
     modules_dir: Path
     modules_ca_file: str
     trials_file: Path
+    ahead_of_time_dir: Path | None
     log_level: str
     log_format: str
     print_config: bool
@@ -84,6 +85,11 @@ def parse_settings(arguments: Sequence[str], environ: Mapping[str, str] = os.env
     option(
         "trials-file", "", "remembers which modules Envoy has taken (default: trials.json in the modules' directory)"
     )
+    option(
+        "ahead-of-time-dir",
+        "",
+        "keeps machine code of modules for the Envoy and processor of this host, for its proxies to read (default: none is made)",
+    )
     option("modules-ca-file", "", "PEM file of further authorities to trust when fetching modules")
     option("jwks-ca-file", "", "PEM file of further authorities to trust when fetching keys")
     parser.add_argument(
@@ -124,6 +130,7 @@ def parse_settings(arguments: Sequence[str], environ: Mapping[str, str] = os.env
         jwks_override=overrides,
         jwks_ca_file=given.jwks_ca_file,
         modules_dir=modules_dir,
+        ahead_of_time_dir=Path(given.ahead_of_time_dir).absolute() if given.ahead_of_time_dir else None,
         modules_ca_file=given.modules_ca_file,
         trials_file=Path(given.trials_file or modules_dir / "trials.json").absolute(),
         log_level=given.log_level,

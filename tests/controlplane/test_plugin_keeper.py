@@ -87,7 +87,7 @@ class Rig:
 @contextlib.asynccontextmanager
 async def rigged(directory: Path, trial: Trial | None = None) -> AsyncIterator[Rig]:
     rig = Rig(directory, trial or EnvoyTrial())
-    await asyncio.to_thread(rig.keeper.restore)
+    await rig.keeper.restore()
     try:
         yield rig
     finally:
