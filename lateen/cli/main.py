@@ -78,6 +78,9 @@ def up(
     stop_with_parent: Annotated[
         bool, typer.Option("--stop-with-parent", help="Also end when the process that started this one ends.")
     ] = False,
+    ahead_of_time: Annotated[
+        bool, typer.Option("--ahead-of-time", help="Keep machine code of Wasm modules, so that Envoys start at once.")
+    ] = False,
     colour: ColourOption = Colour.AUTO,
 ) -> None:
     """Start the mesh described in DIRECTORY: apps, real Envoys, control plane, CA, ext_authz, rate limits, Redis.
@@ -95,6 +98,7 @@ def up(
         timeout=timeout,
         colour=colour,
         stop_with_parent=stop_with_parent,
+        ahead_of_time=ahead_of_time,
     )
 
 

@@ -13,7 +13,14 @@ MODES = ("loopback", "netns")
 
 
 def up(
-    directory: Path, *, exec_command: str | None, mode: str, timeout: float, colour: Colour, stop_with_parent: bool
+    directory: Path,
+    *,
+    exec_command: str | None,
+    mode: str,
+    timeout: float,
+    colour: Colour,
+    stop_with_parent: bool,
+    ahead_of_time: bool = False,
 ) -> None:
     """Run the mesh of `directory` until it is stopped or the command of --exec has ended."""
     from lateen.local.parent import end_with_parent
@@ -26,7 +33,15 @@ def up(
     if stop_with_parent:
         end_with_parent()
     coloured = wants_colour(colour, sys.stderr)
-    raise SystemExit(run(directory, exec_command=exec_command, mode=mode, timeout=timeout, colour=coloured))
+    status = run(
+        directory,
+        exec_command=exec_command,
+        mode=mode,
+        timeout=timeout,
+        colour=coloured,
+        ahead_of_time=ahead_of_time,
+    )
+    raise SystemExit(status)
 
 
 def demo_token(

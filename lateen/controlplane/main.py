@@ -5,7 +5,6 @@ import contextlib
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterable
-from pathlib import Path
 
 import structlog
 
@@ -82,7 +81,7 @@ class ControlPlane:
             clock,
             lambda: self.pusher.changed("plugins"),
             metrics=self.metrics.plugins,
-            ahead=self._ahead_of_time(settings.ahead_of_time_dir),
+            ahead=self._ahead_of_time(settings),
         )
         self.pusher = Pusher(
             translator or MeshTranslator(self.keys.of, self.plugins.serving, self._plugin_findings),
@@ -113,8 +112,11 @@ class ControlPlane:
         )
         self.api = Api(self.configuration, self.pusher, self.events, clock, keys=self.keys.page, plugins=self.plugins)
 
-    def _ahead_of_time(self, directory: Path | None) -> AheadOfTime | None:
-        return None if directory is None else AheadOfTime(NativeModules(directory), self.clock, self.metrics.plugins)
+    def _ahead_of_time(self, settings: Settings) -> AheadOfTime | None:
+        if settings.ahead_of_time_dir is None:
+            return None
+        kept = NativeModules(settings.ahead_of_time_dir)
+        return AheadOfTime(kept, settings.modules_dir, self.clock, self.metrics.plugins)
 
     def _plugin_refused(self, key: ResourceKey, reason: str) -> None:
         task = asyncio.get_running_loop().create_task(self.plugins.refused(key, reason))

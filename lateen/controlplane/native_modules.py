@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 MAX_BYTES: Final = 1024 * 1024 * 1024
-_SUFFIX: Final = ".wasm"
+_SUFFIX: Final = ".native"
 _KEY_BYTES: Final = 12
 _CPU_FIELDS: Final = frozenset(
     {"vendor_id", "cpu family", "model", "model name", "stepping", "flags", "CPU implementer", "CPU part", "Features"}
@@ -38,7 +38,7 @@ def machine_key(envoy_digest: str, cpuinfo: str) -> str:
 
 
 class NativeModules:
-    """A directory of files MODULE.MACHINE.CHECKSUM.wasm, which the user Envoy runs as can read. Blocking I/O."""
+    """A directory of files MODULE.MACHINE.CHECKSUM.native, kept from start to start. Blocking I/O."""
 
     def __init__(self, directory: Path, max_bytes: int = MAX_BYTES) -> None:
         """The directory is made when the first module comes. What is longest unused goes beyond `max_bytes`."""
@@ -51,15 +51,7 @@ class NativeModules:
             self.directory.mkdir(parents=True, exist_ok=True)
             self.directory.chmod(0o711)
         path = self.directory / f"{digest}.{machine}.{hashlib.sha256(data).hexdigest()}{_SUFFIX}"
-        descriptor, temporary = tempfile.mkstemp(dir=self.directory, prefix=".new-")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                os.fchmod(file.fileno(), 0o644)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        _write(path, data)
         self._prune({digest})
         return path
 
@@ -75,6 +67,23 @@ class NativeModules:
                 os.utime(path)
             return path
         return None
+
+    def lend(self, path: Path, directory: Path) -> Path:
+        """The same file in a directory of modules, for those that can read that one only; OSError.
+
+        What was lent of modules that are no longer there goes.
+        """
+        for old in directory.glob(f"*{_SUFFIX}"):
+            if not (directory / f"{old.name.partition('.')[0]}.wasm").exists():
+                old.unlink(missing_ok=True)
+        target = directory / path.name
+        if target.exists() and target.samefile(path):
+            return target
+        try:
+            target.hardlink_to(path)
+        except OSError:  # another file system, or something is there
+            _write(target, path.read_bytes())
+        return target
 
     def drop(self, digest: str, machine: str) -> None:
         """Forget what was made of a module for this machine."""
@@ -96,3 +105,16 @@ class NativeModules:
             if total > self._max_bytes and path.name.partition(".")[0] not in used:
                 path.unlink(missing_ok=True)
                 total -= size
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Whole or not at all, for everybody to read."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            os.fchmod(file.fileno(), 0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -88,7 +88,7 @@ def parse_settings(arguments: Sequence[str], environ: Mapping[str, str] = os.env
     option(
         "ahead-of-time-dir",
         "",
-        "keeps machine code of modules for the Envoy and processor of this host, for its proxies to read (default: none is made)",
+        "keeps machine code of modules, made for the Envoy and processor of this host (default: none is made)",
     )
     option("modules-ca-file", "", "PEM file of further authorities to trust when fetching modules")
     option("jwks-ca-file", "", "PEM file of further authorities to trust when fetching keys")

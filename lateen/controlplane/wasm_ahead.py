@@ -81,6 +81,7 @@ class AheadOfTime:
     def __init__(
         self,
         modules: NativeModules,
+        directory: Path,
         clock: Clock,
         metrics: PluginMetrics,
         *,
@@ -88,8 +89,12 @@ class AheadOfTime:
         maker: Sequence[str] = MAKER,
         seconds: float = _SECONDS,
     ) -> None:
-        """`maker` is the command that makes it (see filters.toolchain.aot), in at most `seconds`; `machine` stands for this one."""
+        """`directory` is where proxies read modules, and what is made here too.
+
+        `maker` is the command that makes it (see filters.toolchain.aot), in at most `seconds`; `machine` stands for this one.
+        """
         self._modules = modules
+        self._directory = directory
         self._clock = clock
         self._metrics = metrics
         self._machine_of = machine
@@ -135,10 +140,12 @@ class AheadOfTime:
 
     async def refused(self, digest: str, reason: str) -> bool:
         """An Envoy did not take it: never again. False when there was none."""
-        if self._decided.get(digest) is None or self._machine is None:
+        native = self._decided.get(digest)
+        if native is None or self._machine is None:
             return False
         self._without(digest, AheadOfTimeError("refused", f"an envoy has refused it: {reason}"))
         await asyncio.to_thread(self._modules.drop, digest, self._machine.key)
+        await asyncio.to_thread(Path(native.path).unlink, missing_ok=True)
         return True
 
     def _decide(self, digest: str, native: Native) -> None:
@@ -157,12 +164,14 @@ class AheadOfTime:
     async def _cached(self, machine: Machine, digest: str) -> Native | None:
         try:
             path = await asyncio.to_thread(self._modules.get, digest, machine.key)
+            if path is not None:
+                path = await asyncio.to_thread(self._modules.lend, path, self._directory)
         except DamagedError as error:
             self._metrics.natives.labels("damaged").inc()
             self._log.error("machine code is damaged, it will be made again", reason=str(error))
             return None
         except OSError as error:
-            raise AheadOfTimeError("unreadable", f"it cannot be read: {error.strerror}") from None
+            raise AheadOfTimeError("no room", f"it cannot be read or lent: {error.strerror}") from None
         if path is None:
             return None
         self._metrics.natives.labels("cached").inc()
@@ -181,6 +190,7 @@ class AheadOfTime:
                     await asyncio.to_thread(_lay_out, directory, servings)
                     saved, data = await self._run(machine, directory)
                     path = await asyncio.to_thread(self._modules.put, digest, machine.key, data)
+                    path = await asyncio.to_thread(self._modules.lend, path, self._directory)
         except OSError as error:
             raise AheadOfTimeError("no room", f"it cannot be kept: {error.strerror}") from None
         self._metrics.natives.labels("made").inc()

@@ -39,6 +39,7 @@ class Site:
     root_namespace: str
     envoy: Path
     issuers: tuple[LocalIssuer, ...] = ()
+    ahead_of_time: bool = False
 
     def host(self, number: int) -> str:
         """The address with this last byte."""
@@ -107,6 +108,7 @@ def service_processes(site: Site, redis_url: str) -> list[ProcessSpec]:
             str(site.modules),
             "--trials-file",
             str(site.state_ca.parent / "plugin-trials.json"),
+            *(("--ahead-of-time-dir", str(site.state_ca.parent / "ahead-of-time")) if site.ahead_of_time else ()),
             *overrides,
         ),
     ]

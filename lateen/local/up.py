@@ -71,6 +71,7 @@ def run(
     mode: str = commands.LOOPBACK,
     timeout: float = DEFAULT_TIMEOUT,
     colour: bool | None = None,
+    ahead_of_time: bool = False,
 ) -> int:
     """Run the mesh of `directory`; returns the exit code.
 
@@ -92,7 +93,7 @@ def run(
         _say(f"error: {error}")
         return EXIT_HOST
     try:
-        return asyncio.run(_run(source, plan, _Wish(mode, exec_command, timeout, started, coloured)))
+        return asyncio.run(_run(source, plan, _Wish(mode, exec_command, timeout, started, coloured, ahead_of_time)))
     except (RunDirError, NoLeaseError, NoRoomError, PortsTakenError, netns.NetnsError) as error:
         _say(f"error: {error}")
         return EXIT_HOST
@@ -136,6 +137,7 @@ class _Wish:
     timeout: float
     started: float
     colour: bool
+    ahead_of_time: bool
 
 
 async def _run(source: Source, plan: Plan, wish: _Wish) -> int:
@@ -188,6 +190,7 @@ class _Session:
             root_namespace=self._source.mesh.root_namespace,
             envoy=_envoy_for(self._wish.mode, run),
             issuers=self._source.local.issuers,
+            ahead_of_time=self._wish.ahead_of_time,
         )
         network = netns.Network(run.id, lease, vips) if vips is not None else None
         held = [run.lock_fd, state.lock_fd, lease.fd, *([vips.fd] if vips else [])]

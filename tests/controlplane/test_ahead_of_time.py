@@ -45,12 +45,14 @@ class Rig:
     ) -> None:
         self.registry = CollectorRegistry()
         self.modules = NativeModules(directory / "native")
+        self.lent = directory / "modules"
+        self.lent.mkdir(exist_ok=True)
         metrics = PluginMetrics(self.registry)
         self.ahead = AheadOfTime(
-            self.modules, SystemClock(), metrics, machine=lambda: machine, maker=maker, seconds=seconds
+            self.modules, self.lent, SystemClock(), metrics, machine=lambda: machine, maker=maker, seconds=seconds
         )
         self.digest = hashlib.sha256(data).hexdigest()
-        path = directory / "plain.wasm"
+        path = self.lent / f"{self.digest}.wasm"
         path.write_bytes(data)
         self.serving = WasmServing(self.digest, str(path))
 
@@ -64,7 +66,7 @@ class Rig:
         return {s.labels["outcome"]: s.value for s in samples if s.name.endswith("_total") and s.value}
 
     def files(self) -> list[Path]:
-        return sorted(self.modules.directory.glob("*.wasm"))
+        return sorted(self.modules.directory.glob("*.native"))
 
 
 async def taken(serving: WasmServing, path: Path) -> str:
@@ -85,8 +87,8 @@ def made(here: Machine, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     assert native is not None
     assert rig.counted() == {"made": 1}
     (path,) = rig.files()
-    assert native == Native(str(path), here.build)
-    assert path.stat().st_mode & 0o777 == 0o644
+    assert native == Native(str(rig.lent / path.name), here.build)
+    assert (rig.lent / path.name).stat().st_mode & 0o777 == 0o644
     return path.read_bytes()
 
 
@@ -104,7 +106,7 @@ async def test_envoy_takes_what_was_made_and_the_next_start_finds_it(
     rig = Rig(tmp_path, here, NO_MAKER)
     assert await taken(rig.serving, kept) == ""
     await rig.ahead.restore([DIGEST])
-    assert rig.ahead.native(DIGEST) == Native(str(kept), here.build)
+    assert rig.ahead.native(DIGEST) == Native(str(rig.lent / kept.name), here.build)
     assert rig.counted() == {"cached": 1}
 
 
@@ -291,9 +293,20 @@ async def test_several_at_once_make_one(tmp_path: Path, here: Machine) -> None:
 
 async def test_a_damaged_module_is_no_source(tmp_path: Path, here: Machine) -> None:
     rig = Rig(tmp_path, here)
-    (tmp_path / "plain.wasm").write_bytes(module("another"))
+    Path.write_bytes(rig.lent / f"{DIGEST}.wasm", module("another"))
     assert await rig.native() is None
     assert rig.counted() == {"failed": 1}
+
+
+def test_what_was_lent_of_modules_that_are_gone_goes(tmp_path: Path) -> None:
+    modules, lent = NativeModules(tmp_path / "kept"), tmp_path / "lent"
+    lent.mkdir()
+    paths = [modules.put(digest, "m", digest.encode()) for digest in ("a", "b")]
+    (lent / "a.wasm").touch()
+    first, second = (modules.lend(path, lent) for path in paths)
+    assert (first.read_bytes(), second.read_bytes()) == (b"a", b"b")
+    modules.lend(paths[0], lent)
+    assert [path.exists() for path in (first, second, *paths)] == [True, False, True, True]
 
 
 def test_the_longest_unused_go_first(tmp_path: Path) -> None:
