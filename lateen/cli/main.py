@@ -2,6 +2,7 @@
 
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -57,6 +58,10 @@ ColourOption = Annotated[
     ),
 ]
 NamespaceOption = Annotated[str | None, typer.Option("-n", "--namespace", help="Only this namespace.")]
+FilesOption = Annotated[
+    list[Path] | None,
+    typer.Option("-f", "--filename", metavar="PATH", help="Ask these manifests, no mesh needs to run. Repeatable."),
+]
 
 
 @app.command(rich_help_panel=RUN, epilog=EPILOG, short_help="Start the mesh described in a directory.")
@@ -269,10 +274,7 @@ def proxy_status(
 def describe(
     workload: Annotated[str, typer.Argument(help="NAME, NAMESPACE/NAME or NAME.NAMESPACE.")],
     *,
-    files: Annotated[
-        list[Path] | None,
-        typer.Option("-f", "--filename", metavar="PATH", help="Ask these manifests, no mesh needs to run. Repeatable."),
-    ] = None,
+    files: FilesOption = None,
     fmt: FormatOption = Format.TABLE,
     control_plane: ControlPlaneOption = None,
 ) -> None:
@@ -306,10 +308,6 @@ app.add_typer(
     help="Write Envoy HTTP filters in Python: new, test, run, build, publish.",
 )
 
-FilesOption = Annotated[
-    list[Path] | None,
-    typer.Option("-f", "--filename", metavar="PATH", help="Ask these manifests, no mesh needs to run. Repeatable."),
-]
 ExtAuthzOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -444,63 +442,33 @@ def version(fmt: FormatOption = Format.TABLE) -> None:
     command.version(fmt)
 
 
-@app.command(
-    rich_help_panel=SERVERS,
-    context_settings={"ignore_unknown_options": True, "help_option_names": []},
-    short_help="The xDS management server.",
-)
-def controlplane(arguments: Annotated[list[str] | None, typer.Argument()] = None) -> None:
-    """The xDS management server (see: lateen controlplane --help)."""
-    _serve("lateen.controlplane", arguments)
+SERVER_COMMANDS = {
+    "controlplane": ("lateen.controlplane", "The xDS management server."),
+    "agent": ("lateen.agent", "Keys, certificates and SDS beside Envoys."),
+    "extauthz": ("extauthz", "The external authorization service."),
+    "ratelimit-service": ("ratelimit", "The rate limit service."),
+    "ca-service": ("ca", "The certificate authority."),
+}
 
 
-@app.command(
-    rich_help_panel=SERVERS,
-    context_settings={"ignore_unknown_options": True, "help_option_names": []},
-    short_help="Keys, certificates and SDS beside Envoys.",
-)
-def agent(arguments: Annotated[list[str] | None, typer.Argument()] = None) -> None:
-    """The agent beside Envoys: keys, certificates, SDS (see: lateen agent --help)."""
-    _serve("lateen.agent", arguments)
+def _become(module: str) -> Callable[[list[str] | None], None]:
+    """A command that becomes the server: its own process image and its own `--help`, as `python -m MODULE` is."""
+
+    def command(arguments: Annotated[list[str] | None, typer.Argument()] = None) -> None:
+        import os
+
+        os.execv(sys.executable, [sys.executable, "-P", "-m", module, *(arguments or ())])  # noqa: S606
+
+    return command
 
 
-@app.command(
-    rich_help_panel=SERVERS,
-    context_settings={"ignore_unknown_options": True, "help_option_names": []},
-    short_help="The external authorization service.",
-)
-def extauthz(arguments: Annotated[list[str] | None, typer.Argument()] = None) -> None:
-    """The external authorization service (see: lateen extauthz --help)."""
-    _serve("extauthz", arguments)
-
-
-@app.command(
-    "ratelimit-service",
-    rich_help_panel=SERVERS,
-    context_settings={"ignore_unknown_options": True, "help_option_names": []},
-    short_help="The rate limit service.",
-)
-def ratelimit_service(arguments: Annotated[list[str] | None, typer.Argument()] = None) -> None:
-    """The rate limit service (see: lateen ratelimit-service --help)."""
-    _serve("ratelimit", arguments)
-
-
-@app.command(
-    "ca-service",
-    rich_help_panel=SERVERS,
-    context_settings={"ignore_unknown_options": True, "help_option_names": []},
-    short_help="The certificate authority.",
-)
-def ca_service(arguments: Annotated[list[str] | None, typer.Argument()] = None) -> None:
-    """The certificate authority (see: lateen ca-service --help)."""
-    _serve("ca", arguments)
-
-
-def _serve(module: str, arguments: list[str] | None) -> None:
-    """Become the server: its own process image and its own `--help`, as `python -m MODULE` is."""
-    import os
-
-    os.execv(sys.executable, [sys.executable, "-P", "-m", module, *(arguments or ())])  # noqa: S606
+for _name, (_module, _help) in SERVER_COMMANDS.items():
+    app.command(
+        _name,
+        rich_help_panel=SERVERS,
+        context_settings={"ignore_unknown_options": True, "help_option_names": []},
+        short_help=_help,
+    )(_become(_module))
 
 
 def _open_missing_streams() -> None:
@@ -530,7 +498,10 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(Exit.OK)
-    except Exception:  # noqa: BLE001  (the last line of defence: a bug gets its own exit code)
+    except Exception as error:  # noqa: BLE001  (the last line of defence: a bug gets its own exit code)
+        if isinstance(error, OSError) and error.filename:  # a disk, directory or permission of the user's
+            say(f"error: {error.strerror}: {error.filename}")
+            sys.exit(Exit.USAGE)
         traceback.print_exc()
         say("error: this is a bug in lateen; please report it with the lines above")
         sys.exit(Exit.BUG)

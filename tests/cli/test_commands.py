@@ -170,6 +170,11 @@ def test_servers_keep_their_own_help() -> None:
     assert "--redis-url" in printed
 
 
+def test_a_file_system_that_refuses_is_no_bug_of_ours(run: Run) -> None:
+    result = run("filter", "new", "/proc/nowhere")
+    assert (result.code, result.err) == (2, "error: No such file or directory: /proc/nowhere\n")
+
+
 def test_apply_of_what_is_not_text_is_2(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     directory = tmp_path / "manifests"
     directory.mkdir()
