@@ -45,12 +45,14 @@ def render_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def render_data(value: object, fmt: Format) -> str:
-    """`value` (JSON types only) as indented JSON or as YAML."""
+    """`value`, anything that JSON can hold, as indented JSON or as YAML."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
     if fmt is Format.YAML:
         import yaml
 
-        return yaml.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip("\n")
-    return json.dumps(value, indent=2, ensure_ascii=False)
+        # PyYAML knows neither tuples nor enumerations, JSON takes them for lists and strings.
+        return yaml.safe_dump(json.loads(text), sort_keys=False, allow_unicode=True).rstrip("\n")
+    return text
 
 
 def emit(text: str) -> None:

@@ -35,6 +35,13 @@ def test_tables_are_aligned_and_never_cut() -> None:
 def test_json_and_yaml_say_the_same() -> None:
     value = {"a": [1, "ü"], "b": None}
     assert json.loads(render_data(value, Format.JSON)) == yaml.safe_load(render_data(value, Format.YAML)) == value
+    enumerated = {"format": Format.TABLE, "all": tuple(Format)}
+    plain = {"format": "table", "all": ["table", "wide", "json", "yaml", "name"]}
+    assert (
+        json.loads(render_data(enumerated, Format.JSON))
+        == yaml.safe_load(render_data(enumerated, Format.YAML))
+        == plain
+    )
 
 
 ITEM = {
