@@ -167,7 +167,10 @@ def _tcp(name: str, config: Message) -> lc.Filter:
 def http_rules(step: Step) -> http_rbac.RBAC:
     """A step as the configuration of the HTTP filter."""
     return http_rbac.RBAC(
-        rules=step.rules, shadow_rules=step.shadow, shadow_rules_stat_prefix=step.prefix if step.shadow else ""
+        rules=step.rules,
+        shadow_rules=step.shadow,
+        shadow_rules_stat_prefix=step.prefix if step.shadow else "",
+        track_per_rule_stats=True,
     )
 
 

@@ -77,6 +77,8 @@ def provider_problem(view: MeshView, name: str, *, http: bool = True) -> str:
         return (
             f'extension provider "{name}": statusOnError "{config.status_on_error}" is no status that Envoy can answer'
         )
+    if isinstance(config, EnvoyExtAuthzHttp) and not (config.path_prefix or "/").startswith("/"):
+        return f'extension provider "{name}": pathPrefix "{config.path_prefix}" does not begin with a slash'
     if not http and provider.envoy_ext_authz_grpc is None:
         return f'extension provider "{name}" speaks HTTP and cannot be asked about a TCP connection'
     return ""
@@ -148,7 +150,9 @@ def _http(view: MeshView, name: str, prefix: str) -> http_authz.ExtAuthz:
     elif provider is not None and provider.envoy_ext_authz_http is not None:
         http = provider.envoy_ext_authz_http
         result.http_service.CopyFrom(_http_service(view, http))
-        result.allowed_headers.patterns.extend(map(_pattern, http.include_request_headers_in_check))
+        shown = http.include_request_headers_in_check or http.include_headers_in_check
+        if shown:  # Envoy refuses a list that is there and empty
+            result.allowed_headers.CopyFrom(_patterns(shown))
         _common(result, http)
     return result
 
@@ -181,10 +185,17 @@ def _http_service(view: MeshView, config: EnvoyExtAuthzHttp) -> http_authz.HttpS
     for key, value in sorted(config.include_additional_headers_in_check.items()):
         result.authorization_request.headers_to_add.append(base_pb2.HeaderValue(key=key, value=value))
     answer = result.authorization_response
-    answer.allowed_upstream_headers.patterns.extend(map(_pattern, config.headers_to_upstream_on_allow))
-    answer.allowed_client_headers.patterns.extend(map(_pattern, config.headers_to_downstream_on_deny))
-    answer.allowed_client_headers_on_success.patterns.extend(map(_pattern, config.headers_to_downstream_on_allow))
+    if config.headers_to_upstream_on_allow:
+        answer.allowed_upstream_headers.CopyFrom(_patterns(config.headers_to_upstream_on_allow))
+    if config.headers_to_downstream_on_deny:
+        answer.allowed_client_headers.CopyFrom(_patterns(config.headers_to_downstream_on_deny))
+    if config.headers_to_downstream_on_allow:
+        answer.allowed_client_headers_on_success.CopyFrom(_patterns(config.headers_to_downstream_on_allow))
     return result
+
+
+def _patterns(names_: Sequence[str]) -> string_pb2.ListStringMatcher:
+    return string_pb2.ListStringMatcher(patterns=map(_pattern, names_))
 
 
 def _pattern(name: str) -> string_pb2.StringMatcher:

@@ -99,6 +99,8 @@ class EnvoyExtAuthzHttp(Spec):
     fail_open: Bool = False
     status_on_error: str | None = None
     clear_route_cache: Bool = False
+    include_headers_in_check: tuple[str, ...] = ()
+    """Deprecated by Istio: it counts where `includeRequestHeadersInCheck` is not set."""
     include_request_headers_in_check: tuple[str, ...] = ()
     include_additional_headers_in_check: dict[str, str] = {}
     include_request_body_in_check: ExtAuthzRequestBody | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socketserver
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler
 
@@ -17,7 +18,10 @@ _CHECK = "envoy.service.auth.v3.Authorization"
 
 
 class GrpcAuthorizer:
-    """Denies with 401 what says `x-verdict: NAME-no`, and TCP when `allow_tcp` is off; adds a header to the rest."""
+    """Denies with 401 what says `x-verdict: NAME-no`, and TCP when `allow_tcp` is off; adds a header to the rest.
+
+    `x-tag: T` makes it leave `tag: T` and `tags: [T, other]` in dynamic metadata.
+    """
 
     def __init__(self, name: str, address: tuple[str, int]) -> None:
         self.name = name
@@ -43,7 +47,10 @@ class GrpcAuthorizer:
         if not http.method and not self.allow_tcp:
             return auth.CheckResponse(status={"code": 7})
         header = base_pb2.HeaderValueOption(header=base_pb2.HeaderValue(key=f"x-{self.name}", value="yes"))
-        return auth.CheckResponse(status={"code": 0}, ok_response=auth.OkHttpResponse(headers=[header]))
+        answer = auth.CheckResponse(status={"code": 0}, ok_response=auth.OkHttpResponse(headers=[header]))
+        if tag := http.headers.get("x-tag"):
+            answer.dynamic_metadata.update({"tag": tag, "tags": [tag, "other"]})
+        return answer
 
     def close(self) -> None:
         self._server.stop(0).wait()
@@ -59,6 +66,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
         headers = {k.lower(): v for k, v in self.headers.items()}
         server.seen.append((self.command, self.path, headers, body))
+        time.sleep(float(headers.get("x-wait") or 0))  # an authorizer is slow because the test says so
         allowed = headers.get("x-verdict") != f"{server.name}-no"
         self.send_response(200 if allowed else 403)
         for name in ("x-to-upstream", "x-to-client-ok", "x-to-client-denied", "x-secret"):
@@ -75,7 +83,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class HttpAuthorizer(socketserver.ThreadingTCPServer):
-    """Answers 403 to what says `x-verdict: NAME-no`."""
+    """Answers 403 to what says `x-verdict: NAME-no`, and `x-wait` seconds late."""
 
     allow_reuse_address = True
     daemon_threads = True

@@ -30,7 +30,7 @@ from lateen.envoyapi.envoy.service.ratelimit.v3 import rls_pb2
 from lateen.jwks.keeper import KeyKeeper
 from tests.controlplane.authorizers import GrpcAuthorizer
 from tests.controlplane.pki import Authority
-from tests.controlplane.traffic import Answer, Mesh, Upstream, envoy, identity, lease
+from tests.controlplane.traffic import Answer, Mesh, Running, Upstream, envoy, identity, lease
 
 KEY = ec.generate_private_key(ec.SECP256R1())
 JWKS = json.dumps({"keys": [json.loads(ECAlgorithm.to_jwk(KEY.public_key())) | {"kid": "k1"}]})
@@ -43,6 +43,7 @@ kind: MeshConfig
 apiVersion: lateen.dev/v1alpha1
 spec:
   enforcement: ENGINE
+  MORE
   defaultConfig: {gatewayTopology: {numTrustedProxies: 1}}
   extensionProviders:
   - name: other
@@ -121,6 +122,10 @@ class Case:
     """Whether tokens are verified, or a RequestAuthentication's spec of the case's own."""
     limits: Mapping[str, object] | None = None
     dry_run: bool = False
+    namespace: str = "default"
+    """Of the policies."""
+    mesh: str = ""
+    """One more setting of the mesh, as a line of YAML."""
 
 
 @dataclass(frozen=True)
@@ -162,10 +167,20 @@ class Enforced:
     authority: Authority
     other: GrpcAuthorizer
     descriptors: list[rls_pb2.RateLimitRequest]
+    proxy: Running
+    metrics: Metrics
 
     def status(self, case: str, ask: Ask) -> int:
-        """The status; of a TCP connection 200 when it is let through and 0 when it is closed."""
-        return self.tcp(case, ask) if ask.tcp else self.http(case, ask).status
+        """The status; of a TCP connection 200 when it is let through, and 0 where a connection is closed."""
+        try:
+            return self.tcp(case, ask) if ask.tcp else self.http(case, ask).status
+        except (ssl.SSLError, ConnectionError):
+            return 0
+
+    def counted(self, name: str) -> int:
+        """What Envoy's counters of that name have come to, whichever listener they are of."""
+        lines = (line.rpartition(": ") for line in self.proxy.get_admin("/stats").splitlines())
+        return sum(int(value) for key, _, value in lines if key.endswith(name))
 
     def http(self, case: str, ask: Ask) -> Answer:
         connection = http.client.HTTPConnection("unused")
@@ -215,8 +230,11 @@ def enforced(engine: str, cases: Sequence[Case], folder: Path) -> Iterator[Enfor
     """A workload for each case, all of them behind one Envoy."""
     net, authority = lease(), Authority()
     addresses = {case.name: f"{net}.{20 + i}" for i, case in enumerate(cases)}
-    mesh = Mesh(net, text=_SERVICES.replace("ENGINE", engine) + "".join(_yaml(c, addresses[c.name]) for c in cases))
+    workloads = "".join(_yaml(c, addresses[c.name]) for c in cases)
+    services = _SERVICES.replace("ENGINE", engine)
+    meshes = {more: Mesh(net, text=services.replace("MORE", more) + workloads) for more in {c.mesh for c in cases}}
     seen: list[rls_pb2.RateLimitRequest] = []
+    metrics = Metrics()
 
     def limited(data: bytes, _: grpc.ServicerContext) -> bytes:
         seen.append(rls_pb2.RateLimitRequest.FromString(data))
@@ -225,26 +243,28 @@ def enforced(engine: str, cases: Sequence[Case], folder: Path) -> Iterator[Enfor
     with contextlib.ExitStack() as stack:
         for port in (8080, 8082):
             stack.callback(Upstream("app", (f"{net}.12", port)).close)
-        check = _service(mesh)
+        check = _service({case.name: meshes[case.mesh] for case in cases}, metrics)
         auth, limits = "envoy.service.auth.v3.Authorization", "envoy.service.ratelimit.v3.RateLimitService"
         stack.callback(Calls(f"{net}.3:9191", auth, "Check", check).close)
         stack.callback(Calls(f"{net}.4:8081", limits, "ShouldRateLimit", limited).close)
         other = GrpcAuthorizer("other", (f"{net}.5", 9000))
         stack.callback(other.close)
-        snapshots = [mesh.snapshot(case.name, app=f"{net}.12") for case in cases]
+        snapshots = [meshes[case.mesh].snapshot(case.name, app=f"{net}.12") for case in cases]
         problems = [d.message for s in snapshots for d in s.diagnostics]
         assert not problems, problems
         merged = Snapshot.of(b for s in snapshots for named in s.resources.values() for b in named.values())
-        stack.enter_context(envoy(merged, folder, identity(authority, "default", "server")))
-        yield Enforced(engine, net, addresses, folder, authority, other, seen)
+        proxy = stack.enter_context(envoy(merged, folder, identity(authority, "default", "server")))
+        yield Enforced(engine, net, addresses, folder, authority, other, seen, proxy, metrics)
 
 
-def _service(mesh: Mesh) -> Any:  # noqa: ANN401 a handler of gRPC's
-    """What our authorization service answers, with the policies that the control plane sends it."""
+def _service(meshes: Mapping[str, Mesh], metrics: Metrics) -> Any:  # noqa: ANN401 a handler of gRPC's
+    """What our authorization service answers, with the policies that the control plane of each workload's mesh sends it."""
     keeper = KeyKeeper(httpx.AsyncClient())
     policies = Policies(keeper.want)
-    policies.take({blob.name: blob.data for blob in workload_policies(mesh.view)}, [])
-    checker = Checker(policies, keeper, Metrics(), Denials())
+    for mesh in {id(mesh): mesh for mesh in meshes.values()}.values():
+        names = {f"default/{name}" for name, its in meshes.items() if its is mesh}
+        policies.take({blob.name: blob.data for blob in workload_policies(mesh.view) if blob.name in names}, [])
+    checker = Checker(policies, keeper, metrics, Denials())
 
     def check(data: bytes, context: grpc.ServicerContext) -> bytes:
         target = next(str(value) for key, value in context.invocation_metadata() if key == "x-lateen-target")
@@ -276,7 +296,7 @@ def _yaml(case: Case, address: str) -> str:
     for number, document in enumerate(documents):
         document["metadata"] = {
             "name": f"{case.name}-{number}",
-            "namespace": "default",
+            "namespace": case.namespace,
             "annotations": {"istio.io/dry-run": "true"} if case.dry_run else {},
         }
         text += f"\n---\n{json.dumps(document)}\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hmac
 import json
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -74,6 +75,11 @@ def _confused() -> list[str]:
     ]
 
 
+def _raw(payload: str, **header: object) -> str:
+    """Signed as it is, whatever a library thinks of it."""
+    return jwt.PyJWS().encode(payload.encode(), _KEYS["p256"], "ES256", {"kid": "p256", **header})
+
+
 _JWKS = json.dumps({"keys": [_jwk(name) for name in _KEYS]})
 _MANY = {"issuer": _ISSUER, "jwks": _JWKS}
 _FIRST = {"issuer": "https://issuer.test", "jwks": JWKS}
@@ -104,6 +110,9 @@ CASES = [
     ], tokens={"jwtRules": [_FIRST]}),
     Case("times", [Ask(OK, token={"exp": InSeconds(-20)}), Ask(BAD, token={"exp": InSeconds(-200)}), Ask(BAD, token={"nbf": InSeconds(900)})], tokens={"jwtRules": [_FIRST]}),
     Case("spaces", [Ask(OK, token={"groups": "a b"}), Ask(OK, token={"groups": " b  a "}), Ask(NO, token={"groups": "ab"}), Ask(NO, token={"groups": "a\tb"})], [{"rules": [{"when": [{"key": "request.auth.claims[groups]", "values": ["b"]}]}]}], tokens={"jwtRules": [{**_FIRST, "spaceDelimitedClaims": ["groups"]}]}),
+    Case("anybody", [Ask(OK, token={"iss": "https://whoever.test"}), Ask(NO), Ask(BAD, token=_signed("ES256"))], [_NEEDS], tokens={"jwtRules": [{"jwks": JWKS}]}),
+    Case("hostile", [Ask(OK, token=_signed("ES256")), Ask(NO)], [_NEEDS], tokens={"jwtRules": [_MANY]}),
+    Case("shown", [Ask(OK, token=_T)], tokens={"jwtRules": [{**_FIRST, "outputClaimToHeaders": [{"header": f"x-{n}", "claim": c} for n, c in (("deep", "a.b"), ("number", "n"), ("flag", "f"), ("list", "l"))]}]}),
     Case("forwarded", [Ask(OK, token=_T)], tokens={"jwtRules": [{**_FIRST, "forwardOriginalToken": True, "outputPayloadToHeader": "x-payload"}]}),
 ]  # fmt: skip
 
@@ -152,3 +161,68 @@ def test_a_token_goes_no_further_wherever_it_was(world: Enforced, place: str) ->
     if place == "cookie":  # Envoy's filter leaves cookies: docs/authorization.md
         whole = f"a=b; session={_T}; c=d" if world.engine == "native" else "a=b; c=d"
         assert received["headers"]["cookie"] == whole
+
+
+def test_claims_as_headers(world: Enforced) -> None:
+    claims = {"a": {"b": "v"}, "n": 7, "f": True, "l": ["x"]}
+    forged = {f"x-{name}": "forged" for name in ("deep", "number", "flag", "list")}
+    received = world.http("shown", Ask(OK, token=claims, headers=forged)).json["headers"]
+    shown = {name: received.get(name) for name in ("x-deep", "x-number", "x-flag")}
+    assert shown == {"x-deep": "v", "x-number": "7", "x-flag": "true"}
+    assert "forged" not in json.dumps(received)
+    without = world.http("shown", Ask(OK, token={"a": "v"}, headers=forged)).json["headers"]
+    assert not set(forged) & set(without)
+
+
+def _claims(more: str = "") -> str:
+    return f'{{"iss": "{_ISSUER}", "sub": "s"{more}}}'
+
+
+_HOSTILE = {
+    "encrypted and compressed": ".".join([_part({"alg": "dir", "enc": "A256GCM", "zip": "DEF"}), "", *[_part({})] * 3]),
+    "no end of dots": "." * 5000,
+    "not utf-8": f"{_part({'alg': 'ES256', 'kid': 'p256'})}.{base64.urlsafe_b64encode(bytes(range(128, 255))).decode().rstrip('=')}.AA",
+    "a kid that is a path": _raw(_claims(), kid="../../../../dev/null"),
+    "a kid that is a query": _raw(_claims(), kid="x' OR '1'='1"),
+    "a kid that is no text": _raw(_claims(), kid="p256\r\nx-a: b"),
+    "a payload that is a list": _raw("[]"),
+    "a payload that is text": _raw('"s"'),
+    "an issuer that is a list": _raw(f'{{"iss": ["{_ISSUER}"], "sub": "s"}}'),
+    "an end that is text": _raw(_claims(', "exp": "never"')),
+    "an end that is negative": _raw(_claims(', "exp": -1')),
+    "an audience that is a number": _raw(_claims(', "aud": 7')),
+    "a fourth part": _signed("ES256") + ".x",
+    "space inside": _signed("ES256").replace(".", " .", 1),
+}
+
+
+@pytest.mark.parametrize("name", _HOSTILE)
+def test_hostile_tokens(world: Enforced, name: str) -> None:
+    assert world.status("hostile", Ask(BAD, token=_HOSTILE[name])) == BAD
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        _claims("".join(f', "c{i}": {i}' for i in range(10_000))),
+        _claims(', "a": ' + '{"a": ' * 2_000 + "1" + "}" * 2_000),
+        _claims(', "a": "' + "x" * 1_000_000 + '"'),
+    ],
+    ids=["10,000 claims", "deep", "1 MB"],
+)
+def test_tokens_beyond_bounds(world: Enforced, payload: str) -> None:
+    """A proxy takes no more than 60 KiB of headers; what is smaller meets the bounds of tokens."""
+    assert world.status("hostile", Ask(BAD, token=_raw(payload))) in {BAD, 431}
+
+
+def test_addresses_of_keys_in_a_token_are_not_asked(world: Enforced) -> None:
+    stranger = ec.generate_private_key(ec.SECP256R1())
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/keys"
+        for name in ("jku", "x5u"):
+            forged = jwt.encode({"iss": _ISSUER, "sub": "s"}, stranger, "ES256", {"kid": "other", name: url})
+            assert world.status("hostile", Ask(BAD, token=forged)) == BAD
+            assert world.status("hostile", Ask(OK, token=_raw(_claims(), **{name: url}))) == OK
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listener.accept()

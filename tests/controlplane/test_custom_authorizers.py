@@ -34,12 +34,34 @@ spec:
       headersToUpstreamOnAllow: [x-to-upstream]
       headersToDownstreamOnAllow: [x-to-client-ok]
       headersToDownstreamOnDeny: [x-to-client-denied]
+  - name: bytes
+    envoyExtAuthzGrpc: {service: one.default.svc.cluster.local, port: 9000, timeout: 5s, includeRequestBodyInCheck: {maxRequestBytes: 64, packAsBytes: true}}
+  - name: reading
+    envoyExtAuthzHttp:
+      service: two.default.svc.cluster.local
+      port: 9001
+      timeout: 5s
+      includeHeadersInCheck: [x-old]
+      includeRequestBodyInCheck: {maxRequestBytes: 64, allowPartialMessage: true}
+      headersToUpstreamOnAllow: [x-to-*]
+  - name: http-dead
+    envoyExtAuthzHttp: {service: dead.default.svc.cluster.local, port: 9002, timeout: 0.5s, statusOnError: "502"}
+  - name: http-open
+    envoyExtAuthzHttp: {service: dead.default.svc.cluster.local, port: 9002, timeout: 0.5s, failOpen: true}
+  - name: http-slow
+    envoyExtAuthzHttp: {service: two.default.svc.cluster.local, port: 9001, timeout: 0.2s, includeAdditionalHeadersInCheck: {x-wait: "1"}}
   - name: dead
     envoyExtAuthzGrpc: {service: dead.default.svc.cluster.local, port: 9002, timeout: 0.5s, statusOnError: "503"}
   - name: dead-open
     envoyExtAuthzGrpc: {service: dead.default.svc.cluster.local, port: 9002, timeout: 0.5s, failOpen: true}
   - name: lost
     envoyExtAuthzGrpc: {service: nowhere.default.svc.cluster.local, port: 9000, failOpen: true}
+  - name: no-slash
+    envoyExtAuthzHttp: {service: two.default.svc.cluster.local, port: 9001, pathPrefix: check, failOpen: true}
+  - name: no-status
+    envoyExtAuthzHttp: {service: two.default.svc.cluster.local, port: 9001, statusOnError: "299", failOpen: true}
+  - name: no-port
+    envoyExtAuthzGrpc: {service: one.default.svc.cluster.local, port: 9, failOpen: true}
   - name: metrics
     prometheus: {}
 ---
@@ -91,14 +113,26 @@ spec:
   provider: {name: PROVIDER}
   rules: [{to: [{operation: {RULE}}]}]
 """
-_PROVIDERS = {"one": "/one*", "two": "/two*", "dead": "/dead/*", "dead-open": "/open/*", "lost": "/lost/*", "metrics": "/metrics/*", "unknown": "/unknown/*"}  # fmt: skip
+_WITH_ALL = ("one", "two")
+_UNASKED = ("lost", "no-slash", "no-status", "no-port", "metrics", "unknown")
+_PROVIDERS = {
+    "one": "/one*",
+    "two": "/two*",
+    "dead-open": "/open/*",
+    **{name: f"/{name}/*" for name in ("bytes", "reading", "dead", "http-dead", "http-open", "http-slow", *_UNASKED)},
+}  # fmt: skip
 
 
 def _policies() -> str:
-    made = [_POLICY.replace("NAME", f"a-{n}").replace("PROVIDER", n).replace("RULE", f'paths: ["{p}", "/all"]') for n, p in _PROVIDERS.items() if n in {"one", "two"}]  # fmt: skip
-    made += [_POLICY.replace("NAME", f"a-{n}").replace("PROVIDER", n).replace("RULE", f'paths: ["{p}"]') for n, p in _PROVIDERS.items() if n not in {"one", "two"}]  # fmt: skip
-    made.append(_POLICY.replace("NAME", "tcp").replace("PROVIDER", "one").replace("RULE", 'ports: ["8082"]'))
-    return "".join(made)
+    made = [
+        _policy(f"a-{name}", name, f'paths: ["{path}"{", /all" if name in _WITH_ALL else ""}]')
+        for name, path in _PROVIDERS.items()
+    ]
+    return "".join([*made, _policy("tcp", "one", 'ports: ["8082"]')])
+
+
+def _policy(name: str, provider: str, rule: str) -> str:
+    return _POLICY.replace("NAME", name).replace("PROVIDER", provider).replace("RULE", rule)
 
 
 @dataclass
@@ -185,7 +219,29 @@ def test_an_authorizer_that_is_down(world: World) -> None:
     assert world.get("/open/x").status == 200
 
 
-@pytest.mark.parametrize("path", ["/unknown/x", "/metrics/x", "/lost/x"])
+def test_http_authorizers_that_are_down_or_slow(world: World) -> None:
+    assert world.get("/http-dead/x").status == 502
+    assert world.get("/http-open/x").status == 200
+    assert world.get("/http-slow/x").status == 403
+
+
+def test_a_body_as_bytes_and_a_body_that_is_too_long(world: World) -> None:
+    assert world.get("/bytes/x", method="POST", body=b"\xff\xfe").status == 200
+    seen = world.one.seen[-1].attributes.request.http
+    assert (seen.raw_body, seen.body) == (b"\xff\xfe", "")
+    before = len(world.one.seen)
+    assert world.get("/bytes/x", method="POST", body=b"x" * 100).status == 413, "only a whole body is passed on"
+    assert len(world.one.seen) == before
+
+
+def test_an_authorizer_over_http_sees_the_body_and_the_headers_of_the_older_option(world: World) -> None:
+    answer = world.get("/reading/x", method="POST", body=b"x" * 100, x_old="o", x_many_1="1")
+    _, path, headers, body = world.two.seen[-1]
+    assert (path, headers.get("x-old"), headers.get("x-many-1"), body) == ("/reading/x", "o", None, b"x" * 64)
+    assert (answer.status, answer.json["headers"]["x-to-upstream"]) == (200, "two")
+
+
+@pytest.mark.parametrize("path", [f"/{name}/x" for name in _UNASKED])
 def test_a_provider_that_cannot_be_asked_denies_what_its_rules_match(world: World, path: str) -> None:
     answer = world.get(path)
     assert (answer.status, answer.body) == (403, b"RBAC: access denied")

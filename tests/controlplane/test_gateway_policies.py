@@ -19,7 +19,9 @@ from extauthz.denials import Denials
 from extauthz.metrics import Metrics
 from extauthz.policies import Policies
 from lateen.controlplane.bound_policies import workload_policies
+from lateen.controlplane.snapshot import Snapshot
 from lateen.jwks.keeper import KeyKeeper
+from tests.controlplane.authorizers import GrpcAuthorizer
 from tests.controlplane.enforced import ISSUER, JWKS, Calls, token
 from tests.controlplane.pki import Authority
 from tests.controlplane.traffic import Mesh, Upstream, call, envoy, identity, lease
@@ -29,7 +31,23 @@ pytestmark = pytest.mark.timeout(180)
 _MESH = """
 kind: MeshConfig
 apiVersion: lateen.dev/v1alpha1
-spec: {enforcement: ENGINE, defaultConfig: {gatewayTopology: TOPOLOGY}}
+spec:
+  enforcement: ENGINE
+  defaultConfig: {gatewayTopology: TOPOLOGY}
+  extensionProviders:
+  - name: sorter
+    envoyExtAuthzGrpc: {service: sorter.test, port: 9000, timeout: 5s, clearRouteCache: true}
+  - name: too-late
+    envoyExtAuthzGrpc: {service: sorter.test, port: 9000, timeout: 5s}
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: sorter, namespace: default}
+spec:
+  hosts: [sorter.test]
+  ports: [{name: grpc, number: 9000, protocol: GRPC}]
+  resolution: STATIC
+  endpoints: [{address: NET.15}]
 ---
 apiVersion: networking.istio.io/v1
 kind: ServiceEntry
@@ -91,6 +109,8 @@ spec:
   http:
   - match: [{headers: {"@request.auth.claims.group": {exact: admin}}}]
     route: [{destination: {host: admins.test, port: {number: 8080}}}]
+  - match: [{headers: {x-sorter: {exact: "yes"}}}]
+    route: [{destination: {host: admins.test, port: {number: 8080}}}]
   - route: [{destination: {host: a.test, port: {number: 8080}}}]
 ---
 apiVersion: networking.istio.io/v1
@@ -136,6 +156,24 @@ spec:
   - {to: [{operation: {ports: ["8090"], paths: [/public/secret]}}]}
 ---
 apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: sorted, namespace: default}
+spec:
+  selector: {matchLabels: {istio: ingressgateway}}
+  action: CUSTOM
+  provider: {name: sorter}
+  rules: [{to: [{operation: {paths: [/public/sorted]}}]}]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: too-late, namespace: default}
+spec:
+  selector: {matchLabels: {istio: ingressgateway}}
+  action: CUSTOM
+  provider: {name: too-late}
+  rules: [{to: [{operation: {paths: [/public/too-late]}}]}]
+---
+apiVersion: security.istio.io/v1
 kind: RequestAuthentication
 metadata: {name: front, namespace: default}
 spec:
@@ -144,17 +182,69 @@ spec:
 """
 
 
+_BY_REF = """
+---
+apiVersion: v1
+kind: Service
+metadata: {name: app, namespace: default}
+spec: {selector: {app: app}, ports: [{name: http, port: 8080}]}
+---
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: app-0, namespace: default}
+spec: {address: NET.11, labels: {app: app, security.istio.io/tlsMode: disabled}}
+---
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: gateway-named-0, namespace: default}
+spec: {address: NET.14, labels: {gateway.networking.k8s.io/gateway-name: named}, serviceAccount: gateway}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: named, namespace: default}
+spec: {gatewayClassName: istio, listeners: [{name: http, port: 8091, protocol: HTTP}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: named, namespace: default}
+spec: {parentRefs: [{name: named}], rules: [{backendRefs: [{name: app, port: 8080}]}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: named, namespace: default}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: named}]
+  action: DENY
+  rules: [{to: [{operation: {paths: [/secret*]}}]}]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: of-another, namespace: default}
+spec: {targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: another}]}
+---
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {name: named, namespace: default}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: named}]
+  jwtRules: [{issuer: "ISSUER", jwks: 'JWKS'}]
+"""
+
+
 @dataclass
 class World:
-    """A running gateway."""
+    """A running gateway, and another that policies name."""
 
     gateway: str
+    named: str
 
-    def http(self, path: str, claims: Mapping[str, object] | None = None, bearer: str = "") -> tuple[int, str]:
+    def http(
+        self, path: str, claims: Mapping[str, object] | None = None, bearer: str = "", *, named: bool = False
+    ) -> tuple[int, str]:
         """The status, and which application answered."""
         given = token(claims) if claims is not None else bearer
         headers = {"host": "www.test", **({"authorization": f"Bearer {given}"} if given else {})}
-        answer = call((self.gateway, 8090), path, headers=headers)
+        answer = call((self.named, 8091) if named else (self.gateway, 8090), path, headers=headers)
         return answer.status, str(answer.json["name"]) if answer.status == 200 else ""
 
     def raw(self, port: int, *, source: str = "127.0.0.1", server_name: str = "") -> bytes:
@@ -211,8 +301,8 @@ spec:
 
 @pytest.fixture(scope="module", params=["extAuthz", "native"])
 def world(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[World]:
-    text = _MESH.replace("TOPOLOGY", "{}")
-    with _running(text, request.param, tmp_path_factory.mktemp("gateway")) as started:
+    text = _MESH.replace("TOPOLOGY", "{}") + _BY_REF
+    with _running(text, request.param, tmp_path_factory.mktemp("gateway"), "gateway-named-0") as started:
         yield started
 
 
@@ -225,7 +315,7 @@ def behind_balancer(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fi
 
 
 @contextlib.contextmanager
-def _running(text: str, engine: str, folder: Path) -> Iterator[World]:
+def _running(text: str, engine: str, folder: Path, *more: str) -> Iterator[World]:
     net, authority = lease(), Authority()
     mesh = Mesh(net, text=text.replace("ENGINE", engine).replace("ISSUER", ISSUER).replace("JWKS", JWKS))
     policies = Policies(KeyKeeper(httpx.AsyncClient()).want)
@@ -250,10 +340,12 @@ def _running(text: str, engine: str, folder: Path) -> Iterator[World]:
         stack.enter_context(_raw_server((f"{net}.13", 8443), context))
         stack.enter_context(_raw_server((f"{net}.13", 8081), None))
         stack.callback(Calls(f"{net}.3:9191", "envoy.service.auth.v3.Authorization", "Check", check).close)
-        snapshot = mesh.snapshot("gateway-0")
-        assert not snapshot.diagnostics, snapshot.diagnostics
-        stack.enter_context(envoy(snapshot, folder / "envoy", identity(authority, "default", "gateway")))
-        yield World(f"{net}.10")
+        stack.callback(GrpcAuthorizer("sorter", (f"{net}.15", 9000)).close)
+        snapshots = [mesh.snapshot(name) for name in ("gateway-0", *more)]
+        assert not [d for snapshot in snapshots for d in snapshot.diagnostics]
+        merged = Snapshot.of(b for s in snapshots for named in s.resources.values() for b in named.values())
+        stack.enter_context(envoy(merged, folder / "envoy", identity(authority, "default", "gateway")))
+        yield World(f"{net}.10", f"{net}.14")
 
 
 @pytest.mark.parametrize(
@@ -268,12 +360,22 @@ def _running(text: str, engine: str, folder: Path) -> Iterator[World]:
         ("/other", {"group": "guest"}, "", (403, "")),
         ("/public", {"group": "admin"}, "", (200, "admins")),
         ("/public", None, "a.b.c", (401, "")),
+        ("/public/sorted", None, "", (200, "admins")),
+        ("/public/too-late", None, "", (200, "apps")),
     ],
 )
 def test_http_and_routes_by_claim(
     world: World, path: str, claims: Mapping[str, object] | None, bearer: str, expected: tuple[int, str]
 ) -> None:
     assert world.http(path, claims, bearer) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "bearer", "expected"),
+    [("/", "", (200, "apps")), ("/secret/1", "", (403, "")), ("/", "a.b.c", (401, ""))],
+)
+def test_policies_that_name_a_gateway(world: World, path: str, bearer: str, expected: tuple[int, str]) -> None:
+    assert world.http(path, bearer=bearer, named=True) == expected
 
 
 @pytest.mark.parametrize(("name", "expected"), [("open.test", b"welcome"), ("shut.test", b""), ("other.test", b"")])
