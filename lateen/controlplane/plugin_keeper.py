@@ -76,6 +76,7 @@ class PluginState:
             "serving": self.serving is not None,
             "module": module,
             "filter": self.serving.name if isinstance(self.serving, WasmServing) else "",
+            "ahead_of_time": isinstance(self.serving, WasmServing) and self.serving.native is not None,
             "reason": self.reason,
         }
 

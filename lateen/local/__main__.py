@@ -1,4 +1,4 @@
-"""`python -m lateen.local DIR [--exec CMD] [--mode loopback|netns]`: the runner without the `lateen` command."""
+"""`python -m lateen.local DIR [--exec CMD] [--mode loopback|netns] [--ahead-of-time]`: the runner without the `lateen` command."""
 
 import argparse
 import sys
@@ -15,8 +15,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--exec", dest="command", help="shell command to run when every proxy is in sync")
     parser.add_argument("--mode", choices=commands.MODES, default=commands.LOOPBACK)
     parser.add_argument("--timeout", type=float, default=up.DEFAULT_TIMEOUT)
+    parser.add_argument("--ahead-of-time", action="store_true", help="keep machine code of Wasm modules")
     options = parser.parse_args(arguments)
-    return up.run(options.directory, exec_command=options.command, mode=options.mode, timeout=options.timeout)
+    return up.run(
+        options.directory,
+        exec_command=options.command,
+        mode=options.mode,
+        timeout=options.timeout,
+        ahead_of_time=options.ahead_of_time,
+    )
 
 
 if __name__ == "__main__":

@@ -18,10 +18,18 @@ from prometheus_client import CollectorRegistry
 
 from lateen.clock import SystemClock
 from lateen.controlplane.native_modules import DamagedError, NativeModules, machine_key
+from lateen.controlplane.plugin_keeper import PluginKeeper, PluginStanding
 from lateen.controlplane.plugin_metrics import PluginMetrics
 from lateen.controlplane.plugin_trial import EnvoyTrial
 from lateen.controlplane.plugins import Native, WasmServing
 from lateen.controlplane.wasm_ahead import MAKER, AheadOfTime, AheadOfTimeError, Machine, this_machine
+from lateen.controlplane.wasm_fetch import Fetcher
+from lateen.controlplane.wasm_store import ModuleStore
+from lateen.fetching import http_client
+from lateen.mesh.kinds import ResourceKey
+from lateen.mesh.loader import load_text
+from lateen.mesh.meshconfig import MeshConfig
+from lateen.mesh.view import MeshView
 from tests.controlplane.modules import module
 
 PLAIN = module("ahead")
@@ -296,6 +304,35 @@ async def test_a_damaged_module_is_no_source(tmp_path: Path, here: Machine) -> N
     Path.write_bytes(rig.lent / f"{DIGEST}.wasm", module("another"))
     assert await rig.native() is None
     assert rig.counted() == {"failed": 1}
+
+
+async def test_what_runs_stays_until_the_machine_code_is_there_or_will_never_be(tmp_path: Path, here: Machine) -> None:
+    gate = tmp_path / "gate"
+    rig = Rig(tmp_path, here, ("/bin/sh", "-c", f"while ! [ -e {gate} ]; do sleep 0.05; done; exit 1"))
+    keeper = PluginKeeper(
+        ModuleStore(rig.lent), Fetcher(http_client()), EnvoyTrial(), SystemClock(), lambda: None,
+        metrics=PluginMetrics(CollectorRegistry()), ahead=rig.ahead,
+    )  # fmt: skip
+    key = ResourceKey("WasmPlugin", "default", "p")
+    text = f"apiVersion: extensions.istio.io/v1alpha1\nkind: WasmPlugin\nmetadata: {{name: p}}\nspec: {{url: 'file://{rig.serving.path}'}}\n"
+    try:
+        await keeper.restore()
+        keeper.follow(MeshView.build(load_text(text, str(tmp_path / "p.yaml")).resources, MeshConfig()))
+        await until(lambda: keeper.states[key].reason == "its machine code is being made")
+        assert (keeper.states[key].standing, keeper.serving(key)) == (PluginStanding.PENDING, None)
+        gate.touch()
+        await until(lambda: keeper.states[key].standing is PluginStanding.READY)
+        assert keeper.serving(key) == rig.serving
+        await keeper.refused(key, "there is no machine code to be blamed")
+        assert rig.counted() == {"failed": 1}
+    finally:
+        await keeper.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0.01)
 
 
 def test_what_was_lent_of_modules_that_are_gone_goes(tmp_path: Path) -> None:

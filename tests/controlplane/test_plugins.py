@@ -17,6 +17,7 @@ from lateen.controlplane.plugin_trial import reason, trial_config
 from lateen.controlplane.plugins import (
     Chain,
     LuaServing,
+    Native,
     Serving,
     WasmServing,
     extension_config,
@@ -27,6 +28,7 @@ from lateen.controlplane.plugins import (
 from lateen.controlplane.proxy import Proxy, ProxyType
 from lateen.envoyapi.envoy.config.bootstrap.v3 import bootstrap_pb2
 from lateen.envoyapi.envoy.config.core.v3 import extension_pb2
+from lateen.envoyapi.envoy.config.core.v3.base_pb2 import Node
 from lateen.envoyapi.envoy.extensions.filters.http.wasm.v3 import wasm_pb2 as http_wasm
 from lateen.envoyapi.envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2 as hcm,
@@ -155,6 +157,30 @@ def test_a_proxy_of_this_host_gets_the_path_and_any_other_the_module(tmp_path: P
     assert here.type_url == there.type_url == names.ECDS
     assert here.origins == (KEY,)
     assert next(extensions.blobs([PLUGIN], _proxy(str(tmp_path)))) is here
+
+
+def test_machine_code_is_for_proxies_of_this_host_with_the_envoy_it_was_made_for(tmp_path: Path) -> None:
+    path, native = tmp_path / "a.wasm", tmp_path / "a.native"
+    path.write_bytes(module("a"))
+    serving = WasmServing("a" * 64, str(path), native=Native(str(native), "abc/1.40.0"))
+    extensions = Extensions(Blobs(), lambda _: serving)
+    (fits,) = extensions.blobs([PLUGIN], dataclasses.replace(_proxy(str(tmp_path)), build="abc/1.40.0"))
+    (other,) = extensions.blobs([PLUGIN], dataclasses.replace(_proxy(str(tmp_path)), build="abd/1.40.0"))
+    (there,) = extensions.blobs([PLUGIN], dataclasses.replace(_proxy(""), build="abc/1.40.0"))
+    assert [str(native).encode() in blob.data for blob in (fits, other, there)] == [True, False, False]
+    configs = [_unpacked(extension_pb2.TypedExtensionConfig.FromString(blob.data)) for blob in (fits, other, there)]
+    allowed = [c.config.vm_config.allow_precompiled for c in configs if isinstance(c, http_wasm.Wasm)]
+    assert allowed == [True, False, False]
+    assert module("a") in there.data
+
+
+def test_what_an_envoy_says_of_its_build() -> None:
+    node = Node(id="sidecar~127.0.0.1~a.b~c")
+    node.user_agent_build_version.version.major_number = 1
+    node.user_agent_build_version.version.minor_number = 40
+    node.user_agent_build_version.metadata.update({"revision.sha": "9e55"})
+    assert Proxy.from_node(node).build == "9e55/1.40.0"
+    assert Proxy.from_node(Node(id="sidecar~127.0.0.1~a.b~c")).build == "/0.0.0"
 
 
 def test_what_nobody_has_any_more_is_forgotten(tmp_path: Path) -> None:
