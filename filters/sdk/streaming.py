@@ -25,7 +25,10 @@ class Chunk:
 
     @property
     def data(self) -> bytes:
-        """The bytes. With `replace=True` others may be set, more or fewer; b"" holds the chunk back."""
+        """The bytes. With `replace=True` others may be set, more or fewer; b"" holds the chunk back.
+
+        The last chunk of a message with trailers is empty and has to stay so: Envoy lets nothing follow what has gone on.
+        """
         return self._data
 
     @data.setter
@@ -48,6 +51,7 @@ class BodyChunks:
 
     __slots__ = (
         "_available",
+        "_by_trailers",
         "_chunk",
         "_done",
         "_ended",
@@ -74,7 +78,7 @@ class BodyChunks:
         self._replace = replace
         self._chunk: Chunk | None = None
         self._available = self._done = self._size = self._total = 0
-        self._ended = False
+        self._ended = self._by_trailers = False
         self._held = True
 
     def __aiter__(self) -> "BodyChunks":
@@ -93,6 +97,8 @@ class BodyChunks:
         """Envoy's buffer holds `size` bytes; None: as before, trailers have come."""
         if size is not None:
             self._available = size
+        else:
+            self._by_trailers = True
         self._ended = ended
 
     def ready(self) -> bool:
@@ -116,7 +122,13 @@ class BodyChunks:
         if chunk is None or chunk.settled:
             return
         chunk.settled = True
-        if chunk.changed:
+        if chunk.changed and self._by_trailers and not self._available:
+            if chunk.data:
+                raise RuntimeError(
+                    "this message has trailers: nothing can follow what has gone on, so its last chunk is empty and stays so; "
+                    "use body() to change the end of such messages"
+                )
+        elif chunk.changed:
             # Only all of a buffer can be replaced; more may have come while the filter waited for something else.
             whole = (host.get_buffer(self.direction, 0, ALL) or b"") if self._available else b""
             after = whole[self._done + self._size :]

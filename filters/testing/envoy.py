@@ -79,6 +79,7 @@ class EnvoyHost:
         *,
         headers: HeadersArgument = (),
         body: BodyArgument | None = None,
+        trailers: HeadersArgument = (),
         peer_identity: str | None = None,
     ) -> Answer:
         """Send a request through the filter and wait for its end."""
@@ -89,9 +90,8 @@ class EnvoyHost:
             context = self._pool.authority.client_context(peer_identity)
         connection = _connection(self._envoy.port(self._name(SECURE if context else PLAIN)), context)
         try:
-            response = _send(
-                connection, method, path, header_pairs(headers), None if body is None else body_chunks(body)
-            )
+            chunks = None if body is None else body_chunks(body)
+            response = _send(connection, method, path, header_pairs(headers), chunks, trailers=header_pairs(trailers))
             content = response.read()
         finally:
             connection.close()
@@ -100,7 +100,7 @@ class EnvoyHost:
             raise self._failures.pop()
         pairs = [(name, _utf8(value).strip(" \t")) for name, value in response.getheaders()]
         seen = self._upstream_requests[-1] if self._upstream_requests else None
-        return Answer(response.status, OwnHeaders(pairs), content, seen)
+        return Answer(response.status, OwnHeaders(pairs), content, seen, OwnHeaders(response.trailers))
 
     def tick(self) -> None:
         """Wait until `on_tick` has run, with the calls it makes."""
@@ -225,11 +225,15 @@ def _send(
     path: str,
     pairs: list[tuple[str, str]],
     chunks: list[bytes] | None,
-) -> http.client.HTTPResponse:
+    *,
+    trailers: list[tuple[str, str]],
+) -> "_Response":
+    connection.response_class = _Response
     connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
     if "host" not in {name for name, _ in pairs}:
         connection.putheader("host", "localhost")
-    chunked = chunks is not None and len(chunks) > 1
+    chunks = [] if chunks is None and trailers else chunks
+    chunked = chunks is not None and (len(chunks) > 1 or bool(trailers))
     if chunks is not None:
         connection.putheader(
             *(("transfer-encoding", "chunked") if chunked else ("content-length", str(len(chunks[0]))))
@@ -241,10 +245,29 @@ def _send(
         for chunk in chunks or ():
             connection.send(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
         if chunked:
-            connection.send(b"0\r\n\r\n")
+            lines = "".join(f"{name}: {value}\r\n" for name, value in trailers)
+            connection.send(b"0\r\n" + lines.encode("utf-8", "surrogateescape") + b"\r\n")
     except (BrokenPipeError, ConnectionResetError):
         pass  # answered before all was sent: the answer is there
-    return connection.getresponse()
+    response = connection.getresponse()
+    if not isinstance(response, _Response):
+        raise TypeError("the connection has another class of responses")
+    return response
+
+
+class _Response(http.client.HTTPResponse):
+    """Keeps the trailers, which the base class reads and forgets."""
+
+    @property
+    def trailers(self) -> list[tuple[str, str]]:
+        """What came after the body."""
+        return list(getattr(self, "_trailers", ()))
+
+    def _read_and_discard_trailer(self) -> None:
+        self._trailers = []
+        while (line := self.fp.readline(65537)) not in (b"\r\n", b"\n", b""):
+            name, _, value = line.decode("utf-8", "surrogateescape").partition(":")
+            self._trailers.append((name.strip(), value.strip(" \t\r\n")))
 
 
 def _utf8(value: str) -> str:

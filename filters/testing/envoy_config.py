@@ -12,6 +12,8 @@ ROUTE = "all"
 UPSTREAM = "upstream"
 WORKER_STATS = "filtered"
 LOOPBACK = "127.0.0.1"
+TRAILERS: Json = {"enable_trailers": True}
+"""Over HTTP/1.1 Envoy drops them otherwise."""
 
 
 class Certificates(NamedTuple):
@@ -63,6 +65,12 @@ def cluster(name: str, port: int, host: str = LOOPBACK) -> Json:
         "name": name,
         "type": "STATIC" if host == LOOPBACK else "STRICT_DNS",
         "connect_timeout": "5s",
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": TYPE + "upstreams.http.v3.HttpProtocolOptions",
+                "explicit_http_config": {"http_protocol_options": TRAILERS},
+            }
+        },
         "load_assignment": {"cluster_name": name, "endpoints": endpoints},
     }
 
@@ -93,6 +101,7 @@ def listener(
         "@type": TYPE + "filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": WORKER_STATS,
         "codec_type": "AUTO",
+        "http_protocol_options": TRAILERS,
         "route_config": {"name": "routes", "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
         "http_filters": [filtered, router],
     }

@@ -40,6 +40,8 @@ class Message:
     """What on_body sees: the chunk, or all that is buffered."""
     passed: bytearray = field(default_factory=bytearray)
     """What has gone on."""
+    trailing: bool = False
+    """The body is over and trailers have come: only what is buffered can still be reached."""
 
 
 class Surroundings(Protocol):
@@ -87,9 +89,8 @@ class Stream:
         return None if self._logging else self.headers(which)
 
     def buffer(self, which: int) -> bytearray | None:
-        if which == host.REQUEST_BODY:
-            return self.request.data
-        return self.response.data if which == host.RESPONSE_BODY and self.response else None
+        message = {host.REQUEST_BODY: self.request, host.RESPONSE_BODY: self.response}.get(which)
+        return None if message is None or (message.trailing and not message.buffering) else message.data
 
     def reply(self, local: LocalReply) -> bool:
         if self.local is not None or self._logging:
@@ -139,8 +140,8 @@ class Stream:
 
     # The request
 
-    def receive(self, chunks: Iterable[bytes], *, ended: bool) -> bool:
-        """Run the request through the filter; whether it goes to the upstream."""
+    def receive(self, chunks: Iterable[bytes], *, ended: bool, trailers: int = 0) -> bool:
+        """Run the request through the filter, with this number of trailers; whether it goes to the upstream."""
         around, request = self._around, self.request
         result = around.callback(self, "on_request_headers", len(request.headers), int(ended), around.root)
         if self._local_reply():
@@ -150,11 +151,11 @@ class Stream:
         else:
             request.stopped = True
         self._settle(host.REQUEST)
-        if not ended and not self._body(host.REQUEST, chunks):
+        if not ended and not self._body(host.REQUEST, chunks, trailers):
             return False
         return self._finish(host.REQUEST)
 
-    def respond(self, headers: HeaderMap, chunks: Iterable[bytes], *, ended: bool) -> None:
+    def respond(self, headers: HeaderMap, chunks: Iterable[bytes], *, ended: bool, trailers: int = 0) -> None:
         """Run a response through the filter."""
         around = self._around
         self.response = response = Message(headers)
@@ -166,7 +167,7 @@ class Stream:
         else:
             response.stopped = True
         self._settle(host.RESPONSE)
-        if not ended and not self._body(host.RESPONSE, chunks):
+        if not ended and not self._body(host.RESPONSE, chunks, trailers):
             return
         self._finish(host.RESPONSE)
 
@@ -186,10 +187,10 @@ class Stream:
             raise RuntimeError("there is no response yet")
         return message
 
-    def _body(self, direction: int, chunks: Iterable[bytes]) -> bool:
+    def _body(self, direction: int, chunks: Iterable[bytes], trailers: int = 0) -> bool:
         """Feed the body; False when something was answered in its place."""
         pieces = [chunk[at : at + CHUNK] for chunk in chunks for at in range(0, len(chunk), CHUNK)]
-        if not self.replied:
+        if not self.replied and not trailers:
             pieces.append(b"")  # HTTP/1 tells the end of a body apart from its last bytes
         handler = "on_request_body" if direction == host.REQUEST else "on_response_body"
         message = self._message(direction)
@@ -200,7 +201,8 @@ class Stream:
                 too_large = len(message.data) > BUFFER_LIMIT
             else:
                 message.data = bytearray(piece)
-            result = self._around.callback(self, handler, len(message.data), int(place == len(pieces)))
+            last = place == len(pieces) and not trailers
+            result = self._around.callback(self, handler, len(message.data), int(last))
             if too_large:
                 self.local = TOO_LARGE[direction]  # Envoy's, whatever the filter has answered
             if self._local_reply():
@@ -214,6 +216,20 @@ class Stream:
                 if not message.buffering:
                     message.data = bytearray()
             self._settle(direction)
+        return not trailers or self._trailers(direction, trailers)
+
+    def _trailers(self, direction: int, count: int) -> bool:
+        """Trailers end a body; False when something was answered in its place."""
+        message = self._message(direction)
+        message.trailing = True
+        handler = "on_request_trailers" if direction == host.REQUEST else "on_response_trailers"
+        result = self._around.callback(self, handler, count)
+        if self._local_reply():
+            return False
+        message.stopped = result != CONTINUE
+        if not message.stopped:
+            self._pass(message)
+        self._settle(direction)
         return True
 
     def _pass(self, message: Message) -> None:
@@ -270,9 +286,15 @@ class Stream:
 
 
 def request_headers(
-    method: str, path: str, pairs: Iterable[tuple[str, str]], chunks: list[bytes] | None, scheme: str
+    method: str,
+    path: str,
+    pairs: Iterable[tuple[str, str]],
+    chunks: list[bytes] | None,
+    scheme: str,
+    *,
+    chunked: bool = False,
 ) -> HeaderMap:
-    """A request as Envoy shows it to the first filter, for an HTTP/1.1 client."""
+    """A request as Envoy shows it to the first filter, for an HTTP/1.1 client; several chunks are sent `chunked`."""
     headers = HeaderMap()
     given = list(pairs)
     names = {name for name, _ in given}
@@ -283,8 +305,8 @@ def request_headers(
     headers.add(":scheme", scheme.encode())
     for name, value in given:
         headers.add(name, value.encode("utf-8", "surrogateescape"))
-    if chunks is not None:
-        if len(chunks) > 1:
+    if chunked or chunks is not None:
+        if chunked or chunks is None or len(chunks) > 1:
             headers.add("transfer-encoding", b"chunked")
         else:
             headers.add("content-length", str(len(chunks[0])).encode())
@@ -304,8 +326,10 @@ HANDLERS = {
     for name in (
         "on_request_headers",
         "on_request_body",
+        "on_request_trailers",
         "on_response_headers",
         "on_response_body",
+        "on_response_trailers",
         "on_log",
         "on_delete",
     )

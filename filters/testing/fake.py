@@ -24,6 +24,7 @@ from filters.testing.messages import (
     Failure,
     HeadersArgument,
     LogLine,
+    TrailedResponse,
     UpstreamRequest,
     body_chunks,
     header_pairs,
@@ -77,17 +78,22 @@ class FakeHost:
         *,
         headers: HeadersArgument = (),
         body: BodyArgument | None = None,
+        trailers: HeadersArgument = (),
         peer_identity: str | None = None,
     ) -> Answer:
         """Send a request through the filter and wait for its end."""
         chunks = None if body is None else body_chunks(body)
-        sent = request_headers(method, path, header_pairs(headers), chunks, "https" if peer_identity else "http")
+        trailing = header_pairs(trailers)
+        scheme = "https" if peer_identity else "http"
+        sent = request_headers(method, path, header_pairs(headers), chunks, scheme, chunked=bool(trailing))
         stream = Stream(next(_contexts), self, sent, peer_identity)
         self._contexts[stream.id] = stream
         self._seen.clear()
         try:
-            if stream.receive(chunks or [], ended=not chunks or chunks == [b""]):
-                self._to_upstream(stream)
+            ended = not trailing and (not chunks or chunks == [b""])
+            answered: list[tuple[str, str]] = []
+            if stream.receive(chunks or [], ended=ended, trailers=len(trailing)):
+                answered = self._to_upstream(stream, trailing)
             stream.end()
         finally:
             del self._contexts[stream.id]
@@ -104,7 +110,8 @@ class FakeHost:
         if status == NO_CONTENT or (status == NOT_MODIFIED and answer.get("content-length") == "0"):
             answer.pop("content-length", None)
         content = b"" if method == "HEAD" or status in (NO_CONTENT, NOT_MODIFIED) else bytes(response.passed)
-        return Answer(status, answer, content, self._seen[-1] if self._seen else None)
+        left = OwnHeaders(() if "content-length" in answer else answered)
+        return Answer(status, answer, content, self._seen[-1] if self._seen else None, left)
 
     def tick(self) -> None:
         """Let the filter's `on_tick` run once, with the calls it makes."""
@@ -164,7 +171,7 @@ class FakeHost:
         cluster = self._clusters[call.cluster]
         if cluster is not DOWN:
             (self._seen if call.cluster == UPSTREAM else self.calls).append(_upstream_request(headers, call.body))
-        answer, body = _answer(cluster, _upstream_request(headers, call.body))
+        answer, body, _ = _answer(cluster, _upstream_request(headers, call.body))
         self._root.call = answer, body
         self._functions.current = self._root
         self._guest.call(dispatch.on_http_call_response, self.root, call.number, len(answer), len(body), 0)
@@ -174,22 +181,26 @@ class FakeHost:
         """Attributes of the connection and of Envoy."""
         return ATTRIBUTES.get(path) or (self.kind.name.encode() if path in ROOT_NAMES else None)
 
-    def _to_upstream(self, stream: Stream) -> None:
+    def _to_upstream(self, stream: Stream, trailers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        """The trailers of the answer. A message with a content-length has none over HTTP/1.1."""
         headers = stream.request.headers
         headers.add("x-envoy-expected-rq-timeout-ms", b"15000")
         _frame(headers)
         if self._upstream is DOWN:
             stream.reply_directly(503, REFUSED)
-            return
-        request = _upstream_request(headers, bytes(stream.request.passed))
+            return []
+        kept = [] if headers.get("content-length") else trailers
+        request = _upstream_request(headers, bytes(stream.request.passed))._replace(trailers=OwnHeaders(kept))
         self._seen.append(request)
         if self._upstream is SILENT:
             stream.reply_directly(504, TIMED_OUT)
-            return
-        answer, content = _answer(self._upstream, request)
+            return []
+        answer, content, trailing = _answer(self._upstream, request)
         answer.add("x-envoy-upstream-service-time", b"0")
-        empty = not content or headers.get(":method") == "HEAD"
-        stream.respond(answer, [] if empty else [content], ended=empty)
+        if headers.get(":method") == "HEAD":
+            content, trailing = b"", []
+        stream.respond(answer, [content] if content else [], ended=not (content or trailing), trailers=len(trailing))
+        return [] if stream.replied else trailing
 
     @property
     def configuration(self) -> bytes:
@@ -259,17 +270,22 @@ def _upstream_request(headers: HeaderMap, body: bytes) -> UpstreamRequest:
     )
 
 
-def _answer(cluster: Cluster, request: UpstreamRequest) -> tuple[HeaderMap, bytes]:
-    """Headers and body; failures are answered by Envoy's router, as a callout sees them too."""
+def _answer(cluster: Cluster, request: UpstreamRequest) -> tuple[HeaderMap, bytes, list[tuple[str, str]]]:
+    """Headers, body and trailers; failures are answered by Envoy's router, as a callout sees them too."""
     if isinstance(cluster, Failure):
         status, text = (503, REFUSED) if cluster is DOWN else (504, TIMED_OUT)
         pairs = [("content-length", str(len(text))), ("content-type", "text/plain")]
-        return HeaderMap([(":status", str(status)), *pairs], response=True), text.encode()
+        return HeaderMap([(":status", str(status)), *pairs], response=True), text.encode(), []
     response = cluster(request)
     headers = HeaderMap([(":status", str(response.status)), *response.headers.pairs()], response=True)
-    headers.replace("content-length", str(len(response.content)).encode())
+    trailers = response.trailers.pairs() if isinstance(response, TrailedResponse) else []
+    if trailers:
+        headers.remove("content-length")
+        headers.replace("transfer-encoding", b"chunked")
+    else:
+        headers.replace("content-length", str(len(response.content)).encode())
     headers.add("date", formatdate(usegmt=True).encode())
-    return headers, response.content
+    return headers, response.content, trailers
 
 
 BODILESS = frozenset({"GET", "HEAD", "DELETE", "CONNECT"})

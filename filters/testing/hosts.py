@@ -30,12 +30,13 @@ class FilterHost(Protocol):
         *,
         headers: HeadersArgument = (),
         body: BodyArgument | None = None,
+        trailers: HeadersArgument = (),
         peer_identity: str | None = None,
     ) -> Answer:
         """Send a request through the filter and wait for its end, on_log included.
 
-        A body that is an iterable of chunks is sent chunked. With a `peer_identity` (spiffe://...) the client has a certificate
-        with it, and the connection is mutual TLS.
+        A body that is an iterable of chunks is sent chunked, and so is one with trailers. With a `peer_identity` (spiffe://...)
+        the client has a certificate with it, and the connection is mutual TLS.
         """
 
     def tick(self) -> None:

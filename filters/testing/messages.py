@@ -19,6 +19,7 @@ class UpstreamRequest(NamedTuple):
     """With the query."""
     headers: Headers
     body: bytes
+    trailers: Headers = OwnHeaders()
 
     @property
     def authority(self) -> str:
@@ -47,6 +48,7 @@ class Answer(NamedTuple):
     body: bytes
     upstream_request: UpstreamRequest | None
     """What the upstream saw; None if the request did not get there."""
+    trailers: Headers = OwnHeaders()
 
     @property
     def text(self) -> str:
@@ -56,6 +58,18 @@ class Answer(NamedTuple):
     def json(self) -> object:
         """The body, parsed as JSON."""
         return json.loads(self.body)
+
+
+class TrailedResponse(Response):
+    """What an upstream answers with trailers after the body; over HTTP/1.1 it is sent chunked."""
+
+    __slots__ = ("trailers",)
+
+    def __init__(
+        self, status: int = 200, body: bytes | str = b"", headers: HeadersArgument = (), trailers: HeadersArgument = ()
+    ) -> None:
+        super().__init__(status, body, headers)
+        self.trailers: Headers = OwnHeaders(trailers)
 
 
 class LogLine(NamedTuple):

@@ -2,14 +2,14 @@
 
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from filters.sdk.headers import OwnHeaders
 from filters.testing.hosts import Cluster
-from filters.testing.messages import DOWN, Failure, UpstreamRequest
+from filters.testing.messages import DOWN, Failure, TrailedResponse, UpstreamRequest
 
 SILENCE_SECONDS = 60.0
 
@@ -68,7 +68,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         owner = self.server.owner
-        request = UpstreamRequest(self.command, _utf8(self.path), self._headers(), self._body())
+        headers, (body, trailers) = self._headers(), self._body()
+        request = UpstreamRequest(self.command, _utf8(self.path), headers, body, trailers)
         owner.received(request)
         if isinstance(owner.cluster, Failure):
             owner.ended.wait(SILENCE_SECONDS)
@@ -81,10 +82,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         pairs = [pair for pair in answer.headers.pairs() if pair[0] != "content-length"]
-        pairs += [("content-length", str(len(answer.content))), ("date", formatdate(usegmt=True))]
-        lines = [f"HTTP/1.1 {answer.status} -", *(f"{name}: {value}" for name, value in pairs), "", ""]
+        after = answer.trailers.pairs() if isinstance(answer, TrailedResponse) else []
+        framing = ("transfer-encoding", "chunked") if after else ("content-length", str(len(answer.content)))
+        pairs += [framing, ("date", formatdate(usegmt=True))]
         content = b"" if self.command == "HEAD" else answer.content
-        self.wfile.write("\r\n".join(lines).encode("utf-8", "surrogateescape") + content)
+        if after:
+            content = (b"%x\r\n%b\r\n" % (len(content), content) if content else b"") + b"0\r\n" + _lines(after)
+        self.wfile.write(f"HTTP/1.1 {answer.status} -\r\n".encode() + _lines(pairs) + content)
         self.wfile.flush()
 
     def _headers(self) -> OwnHeaders:
@@ -94,19 +98,25 @@ class _Handler(BaseHTTPRequestHandler):
             pairs.append((":authority" if name.lower() == "host" else name, text))
         return OwnHeaders(pairs)
 
-    def _body(self) -> bytes:
+    def _body(self) -> tuple[bytes, OwnHeaders]:
         if self.headers.get("transfer-encoding", "").lower() != "chunked":
-            return self.rfile.read(int(self.headers.get("content-length", 0)))
+            return self.rfile.read(int(self.headers.get("content-length", 0))), OwnHeaders()
         parts = []
         while size := int(self.rfile.readline().partition(b";")[0], 16):
             parts.append(self.rfile.read(size))
             self.rfile.readline()
-        while self.rfile.readline().strip():
-            pass
-        return b"".join(parts)
+        trailers = []
+        while line := self.rfile.readline().strip():
+            name, _, value = line.decode("utf-8", "surrogateescape").partition(":")
+            trailers.append((name, value.strip(" \t")))
+        return b"".join(parts), OwnHeaders(trailers)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: ANN401  (the base class's)
         """Tests are told by `received`."""
+
+
+def _lines(pairs: Iterable[tuple[str, str]]) -> bytes:
+    return "".join(f"{name}: {value}\r\n" for name, value in pairs).encode("utf-8", "surrogateescape") + b"\r\n"
 
 
 def _utf8(text: str) -> str:

@@ -3,7 +3,7 @@
 from filters.testing.exchange import StuckError
 from filters.testing.fake import FakeHost
 from filters.testing.hosts import FilterHost, FilterHostFactory
-from filters.testing.messages import DOWN, SILENT, Answer, LogLine, UpstreamRequest
+from filters.testing.messages import DOWN, SILENT, Answer, LogLine, TrailedResponse, UpstreamRequest
 
 __all__ = [
     "DOWN",
@@ -14,5 +14,6 @@ __all__ = [
     "FilterHostFactory",
     "LogLine",
     "StuckError",
+    "TrailedResponse",
     "UpstreamRequest",
 ]

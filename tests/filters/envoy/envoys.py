@@ -20,7 +20,13 @@ class FilterEnvoy:
     """Envoy with one listener for each chain; requests that pass the filters are answered with method and path."""
 
     def __init__(
-        self, module: Path, chains: Sequence[Chain], *, upstream: tuple[str, int] | None = None, wait: bool = True
+        self,
+        module: Path,
+        chains: Sequence[Chain],
+        *,
+        upstream: tuple[str, int] | None = None,
+        wait: bool = True,
+        concurrency: int = 1,
     ) -> None:
         # Unix sockets need short paths.
         self._directory = tempfile.TemporaryDirectory(prefix="lt-")
@@ -29,7 +35,7 @@ class FilterEnvoy:
         admin = directory / "admin"
         config = directory / "envoy.json"
         config.write_text(bootstrap(module, chains, upstream=upstream, echo_path=str(directory / "echo")))
-        command = [str(envoy_path()), "-c", str(config), "--concurrency", "1", "--disable-hot-restart"]
+        command = [str(envoy_path()), "-c", str(config), "--concurrency", str(concurrency), "--disable-hot-restart"]
         command += ["-l", "warning", "--component-log-level", "wasm:info"]
         command += ["--admin-address-path", str(admin)]
         with self.log_path.open("wb") as log:  # stderr: a log file is written with seconds of delay

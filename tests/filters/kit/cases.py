@@ -48,6 +48,11 @@ class Program(HttpFilter):
                     print(phase, "body", len(await message.body()))
                 case ["body", limit]:
                     print(phase, "body", len(await message.body(limit=limit)))
+                case ["chunks"]:
+                    print(phase, "chunks", sum([len(chunk.data) async for chunk in message.body_chunks()]))
+                case ["upper", end]:
+                    async for chunk in message.body_chunks(replace=True):
+                        chunk.data = chunk.data.upper() + (end.encode() if chunk.last else b"")
                 case ["text"]:
                     print(phase, "text", await message.text())
                 case ["call", cluster, path, body]:

@@ -1,9 +1,11 @@
 """What a filter sees and does, on the fake host and on a real Envoy: one assertion for both."""
 
+from typing import Any
+
 import pytest
 
 from lateen_filter import ConfigError, Response
-from lateen_filter.testing import FilterHostFactory, UpstreamRequest
+from lateen_filter.testing import FilterHostFactory, TrailedResponse, UpstreamRequest
 from tests.filters.kit.cases import Plain, Program, Ticking
 from tests.filters.kit.programs import play, results
 
@@ -155,6 +157,59 @@ def test_a_request_body_is_replaced(filter_host: FilterHostFactory, body: bytes 
 def test_a_body_that_was_not_awaited_cannot_be_replaced(filter_host: FilterHostFactory) -> None:
     _, lines = play(filter_host(Program), [["set_body", "x"]], method="POST", body=b"old")
     assert results(lines)[0][0] == "RuntimeError"
+
+
+BODIES = [b"one ", b"two", [b"one ", b"two"], [b"x" * 40_000, b"y" * 40_000], None]
+
+
+def trailed(request: UpstreamRequest) -> Response:
+    return TrailedResponse(200, request.body or b"answer", {"x-a": "1"}, {"x-end": "of response"})
+
+
+@pytest.mark.parametrize("body", BODIES, ids=["short", "shorter", "chunks", "large", "none"])
+@pytest.mark.parametrize("steps", [[], [["body"]], [["chunks"]], [["get", "x-one"]], [["upper", ""]]], ids=str)
+def test_messages_with_trailers(filter_host: FilterHostFactory, steps: list[list[str]], body: Any) -> None:
+    """Read whole, in pieces, replaced in pieces, or not at all: bodies and trailers arrive as they were sent."""
+    host = filter_host(Program, upstream=trailed)
+    answer, lines = play(host, steps, steps, method="POST", body=body, trailers={"x-end": "of request"})
+    sent = body if isinstance(body, bytes) else b"".join(body or ())
+    expected = sent.upper() if steps[:1] == [["upper", ""]] else sent
+    assert answer.upstream_request is not None
+    assert answer.upstream_request.body == expected
+    assert answer.upstream_request.trailers["x-end"] == "of request"
+    assert (answer.status, answer.trailers["x-end"]) == (200, "of response")
+    if sent:
+        assert answer.body == expected
+    assert "Traceback" not in "".join(lines)
+    if steps in ([["body"]], [["chunks"]]):
+        assert lines == [f"request {steps[0][0]} {len(sent)}", f"response {steps[0][0]} {len(sent or b'answer')}"]
+
+
+def test_a_replaced_body_has_a_length_and_no_trailers(filter_host: FilterHostFactory) -> None:
+    """HTTP/1.1 has them after chunks only."""
+    host = filter_host(Program, upstream=trailed)
+    steps = [["body"], ["set_body", "new"]]
+    answer, _ = play(host, steps, steps, method="POST", body=b"old", trailers={"x-end": "1"})
+    seen = answer.upstream_request
+    assert seen is not None
+    assert (seen.body, seen.headers["content-length"], list(seen.trailers)) == (b"new", "3", [])
+    assert (answer.body, answer.headers["content-length"], list(answer.trailers)) == (b"new", "3", [])
+
+
+def test_nothing_follows_what_has_gone_on_before_trailers(filter_host: FilterHostFactory) -> None:
+    answer, lines = play(filter_host(Program), [["upper", "<end>"]], method="POST", body=b"abc", trailers={"x-t": "1"})
+    assert answer.status == 500
+    assert lines[-1].startswith("RuntimeError: this message has trailers")
+    # Without trailers it works.
+    answer, _ = play(filter_host(Program), [["upper", "<end>"]], method="POST", body=[b"abc", b"d"])
+    assert answer.upstream_request is not None
+    assert answer.upstream_request.body == b"ABCD<end>"
+
+
+def test_an_answer_to_a_request_with_trailers(filter_host: FilterHostFactory) -> None:
+    steps = [["body"], ["reply", 403, "no", {}]]
+    answer, _ = play(filter_host(Program), steps, method="POST", body=b"abc", trailers={"x-t": "1"})
+    assert (answer.status, answer.text, list(answer.trailers)) == (403, "no", [])
 
 
 def upstream(request: UpstreamRequest) -> Response:
