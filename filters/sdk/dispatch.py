@@ -7,12 +7,12 @@ import json
 import os
 import sys
 from collections.abc import Coroutine
-from types import CoroutineType
+from types import CoroutineType, FunctionType, MethodType
 
 from filters.sdk import host
 from filters.sdk.config import ConfigError, decode_config
 from filters.sdk.filter import HttpFilter, overrides, registry
-from filters.sdk.headers import KeptHeaders, encode_pairs
+from filters.sdk.headers import encode_pairs
 from filters.sdk.logs import install_streams, log_exception, say
 from filters.sdk.messages import LiveResponse, Request, Response
 from filters.sdk.options import OPTIONS_KEY, Options
@@ -25,6 +25,21 @@ MOST_ROOTS = 1000
 NO_GRPC_STATUS = 0xFFFFFFFF
 TOO_LARGE = 413
 FAILED = 500
+
+
+RUNS_REQUEST, RUNS_RESPONSE, KEEPS_STREAM, KEEPS_HEADERS = 1, 2, 4, 8
+"""What Wasm has to know of a configuration: which handlers may return a coroutine, and what stays between callbacks."""
+
+plain: dict[object, FunctionType] = {}
+"""`async def` handlers that never wait, as plain functions; filled when the module is built."""
+ignoring: set[object] = set()
+"""Versions of on_response that do not look at the request; filled when the module is built."""
+
+
+def keeps_streams(kind: type[HttpFilter]) -> bool:
+    """Whether something of a request must be remembered from one callback to the next, even if no handler waits."""
+    request, response, log = (overrides(kind, name) for name in ("on_request", "on_response", "on_log"))
+    return (request and log) or (response and (request or log or kind.on_response not in ignoring))
 
 
 class Root:
@@ -40,7 +55,22 @@ class Root:
         self.on_response = instance.on_response if overrides(kind, "on_response") else None
         self.on_log = instance.on_log if overrides(kind, "on_log") else None
         # The same objects are handed to all callbacks of a request, if there are more than one.
-        self.keeps = self.on_response is not None or self.on_log is not None
+        self.keeps = keeps_streams(kind)
+
+    def hand_over(self, root: int) -> None:
+        """Let Wasm call the handlers itself."""
+        request, response = _direct(self.on_request), _direct(self.on_response)
+        flags = RUNS_REQUEST * (request is self.on_request) | RUNS_RESPONSE * (response is self.on_response)
+        flags |= KEEPS_STREAM * self.keeps
+        reads = type(self.filter).on_response not in ignoring or self.on_log is not None
+        flags |= KEEPS_HEADERS * (self.on_response is not None and reads)
+        host.set_handlers(root, request, response, self.on_log, flags)
+
+
+def _direct(handler: object) -> object:
+    """The handler without a coroutine around it, if it has one and never waits."""
+    found = plain.get(getattr(handler, "__func__", None)) if isinstance(handler, MethodType) else None
+    return handler if found is None or not isinstance(handler, MethodType) else MethodType(found, handler.__self__)
 
 
 class Stream:
@@ -106,9 +136,9 @@ def _remember(root: int, found: Root) -> None:
     while len(roots) >= MOST_ROOTS:
         oldest = next(iter(roots))
         del roots[oldest]
-        host.set_handler(oldest, None)
+        host.set_handlers(oldest, None, None, None, 0)
     roots[root] = found
-    host.set_handler(root, None if found.keeps else found.on_request)
+    found.hand_over(root)
 
 
 def configured(name: str, raw: bytes) -> Root:
@@ -156,30 +186,52 @@ def on_request_headers(stream: int, count: int, ended: int, parent: int) -> int:
         return _fail(found, error, host.REQUEST)
 
 
-def new_request(ended: bool) -> Request:  # noqa: FBT001  (Wasm calls this)
-    """A request for the short way, which uses it as long as nobody keeps it."""
-    return Request(ended=ended)
+def new_request() -> Request:
+    """A request for Wasm, which hands it to handlers again and again as long as nobody keeps it."""
+    return Request()
 
 
-def on_request_outcome(  # noqa: PLR0917  (Wasm calls this)
-    stream: int, parent: int, sent: int, request: Request, value: object, task: object
+def new_response() -> LiveResponse:
+    """Likewise."""
+    return LiveResponse()
+
+
+def adopt(stream: int, parent: int, request: Request, response: LiveResponse | None) -> None:
+    """A stream that Wasm has no room for any more; `response` once on_response has been called."""
+    root = roots.get(parent)
+    if root is not None:
+        found = streams[stream] = Stream(root, stream, request)
+        found.response = response
+
+
+def on_outcome(  # noqa: PLR0917  (Wasm calls this)
+    stream: int, parent: int, sent: int, request: Request, response: LiveResponse | None, value: object, task: object
 ) -> int:
-    """After the short way, if there is something to do: `sent` says what has come of the handler.
+    """After a handler that Wasm has called, if there is something to do: `sent` says what has come of it.
 
-    0: it has returned `value`. 1: its coroutine `task` waits for `value`. -1: it has raised `value`.
+    0: it has returned `value`. 1: its coroutine `task` waits for `value`. -1: it has raised `value`. No response: it was on_request.
     """
     found = Stream(roots[parent], stream, request)
+    found.response = response
+    direction = host.REQUEST if response is None else host.RESPONSE
+    if found.root.keeps:
+        streams[stream] = found
     if isinstance(value, BaseException) and sent < 0:
-        return _fail(found, value, host.REQUEST)
+        return _fail(found, value, direction)
     try:
         if sent == 0:
             return _answer(found, value)
         if not isinstance(task, CoroutineType):
             raise TypeError(f"a filter waits with a coroutine, not {type(task).__name__}")
         found.task = task
-        return _wait(found, host.REQUEST, value)
+        return _wait(found, direction, value)
     except BaseException as error:  # noqa: BLE001
-        return _fail(found, error, host.REQUEST)
+        return _fail(found, error, direction)
+
+
+def on_log_failed(error: BaseException) -> None:
+    """An on_log that Wasm has called has raised this."""
+    log_exception(error, "on_log has failed")
 
 
 def on_request_body(stream: int, size: int, ended: int) -> int:
@@ -197,7 +249,7 @@ def on_response_headers(stream: int, count: int, ended: int, parent: int) -> int
         if root is None:
             return host.CONTINUE
         found = Stream(root, stream)  # another filter has answered before this one saw the request
-        found.request.headers = KeptHeaders(host.get_headers(host.REQUEST_HEADERS) or bytes(4))
+        found.request.keep_headers()
     if found.failed or found.root.on_response is None:
         return host.CONTINUE
     if found.task is not None:  # another filter has answered while on_request was waiting
@@ -390,7 +442,7 @@ def _advance_tick(task: Coroutine[object, object, object], value: object) -> Non
 def _answer(stream: Stream, result: object) -> int:
     """What on_request or on_response has returned."""
     if stream.response is None and stream.root.on_response is not None:
-        stream.request.headers = KeptHeaders(host.get_headers(host.REQUEST_HEADERS) or bytes(4))
+        stream.request.keep_headers()
     if result is None:
         return host.CONTINUE
     if not isinstance(result, Response):

@@ -1,6 +1,7 @@
 """Headers as mappings: of a live message in Envoy, or of a message made here. Names are case-insensitive, values are str."""
 
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from typing import Literal
 
 from filters.sdk import host
 from filters.sdk.pairs import parse_pairs
@@ -85,26 +86,36 @@ class Headers(MutableMapping[str, str]):
 
 
 class LiveHeaders(Headers):
-    """The headers Envoy holds: every access is a call of the host.
+    """The headers Envoy holds: every access is a call of the host. Once the message has left they are what they were then (`keep`).
 
     Inside the module `get` and the item methods are replaced by ones in Wasm, which leave to these what is out of the ordinary.
     """
 
-    __slots__ = ("_map",)
+    __slots__ = ("_map", "_pairs", "_raw")  # toolchain.headercalls knows where these lie
 
     def __init__(self, which: int) -> None:
         self._map = which
+        self._raw: bytes | None = None
+        self._pairs: list[tuple[str, str]] | None = None
+
+    def keep(self, raw: bytes) -> None:
+        """The message leaves for the upstream: Envoy no longer hands its headers out, and they cannot change."""
+        self._raw = raw
+        self._pairs = None
 
     # Mapping.get goes through KeyError; this is the path of almost every access.
     def get(self, name: str, default=None, /):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201  (Mapping's overloads)
         try:
-            value = host.get_header(self._map, name.lower())
+            value = self._find(name.lower())
         except (AttributeError, TypeError):
             raise TypeError(f"a header name must be str, not {type(name).__name__}") from None
         if value is True:
             return ", ".join(self.get_all(name))
         return default if value is None else value
 
+    def _find(self, name: str) -> str | Literal[True] | None:
+        return host.get_header(self._map, name) if self._raw is None else host.find_header(self._raw, name)
+
     def __getitem__(self, name: str) -> str:
         value = self.get(name)
         if value is None:
@@ -112,66 +123,34 @@ class LiveHeaders(Headers):
         return str(value)
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and host.get_header(self._map, name.lower()) is not None
+        return isinstance(name, str) and self._find(name.lower()) is not None
 
     def __setitem__(self, name: str, value: str) -> None:
         name = check_name(name)
-        host.replace_header(self._map, name, check_value(name, value))
+        host.replace_header(self._writable(), name, check_value(name, value))
 
     def __delitem__(self, name: str) -> None:
         name = check_name(name)
-        if host.get_header(self._map, name) is None:
+        which = self._writable()
+        if host.get_header(which, name) is None:
             raise KeyError(name)
-        host.remove_header(self._map, name)
+        host.remove_header(which, name)
 
     def add(self, name: str, value: str) -> None:
         name = check_name(name)
-        host.add_header(self._map, name, check_value(name, value))
+        host.add_header(self._writable(), name, check_value(name, value))
+
+    def _writable(self) -> int:
+        if self._raw is not None:
+            raise RuntimeError("the request has left: its headers can only be changed in on_request")
+        return self._map
 
     def pairs(self) -> list[tuple[str, str]]:
-        return parse_pairs(host.get_headers(self._map) or bytes(4))
-
-
-class KeptHeaders(Headers):
-    """The headers of a request that has left for the upstream: Envoy no longer hands them out, and they cannot change."""
-
-    __slots__ = ("_pairs", "_raw")
-
-    def __init__(self, raw: bytes) -> None:
-        self._raw = raw
-        self._pairs: list[tuple[str, str]] | None = None
-
-    def pairs(self) -> list[tuple[str, str]]:
+        if self._raw is None:
+            return parse_pairs(host.get_headers(self._map) or bytes(4))
         if self._pairs is None:
             self._pairs = parse_pairs(self._raw)
         return self._pairs
-
-    def __getitem__(self, name: str) -> str:
-        value = self.get(name)
-        if value is None:
-            raise KeyError(name)
-        return str(value)
-
-    # One header is looked for in Wasm; to parse all of them here costs more than all the rest of a callback.
-    def get(self, name: str, default=None, /):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201  (Mapping's overloads)
-        if not isinstance(name, str):
-            raise TypeError(f"a header name must be str, not {type(name).__name__}")
-        value = host.find_header(self._raw, name.lower())
-        if value is True:
-            return ", ".join(self.get_all(name))
-        return default if value is None else value
-
-    def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and self.get(name) is not None
-
-    def __setitem__(self, name: str, value: str) -> None:
-        raise RuntimeError("the request has left: its headers can only be changed in on_request")
-
-    def __delitem__(self, name: str) -> None:
-        raise RuntimeError("the request has left: its headers can only be changed in on_request")
-
-    def add(self, name: str, value: str) -> None:
-        raise RuntimeError("the request has left: its headers can only be changed in on_request")
 
 
 class OwnHeaders(Headers):

@@ -152,8 +152,8 @@ def set_cpu_limit(milliseconds: int) -> None:
     _missing()
 
 
-def set_handler(root: int, handler: object) -> None:
-    """Let Wasm call `handler` for the requests of a root context (see filters.toolchain.fastpath); elsewhere there is no short way."""
+def set_handlers(root: int, on_request: object, on_response: object, on_log: object, flags: int) -> None:
+    """Let Wasm call these for the streams of a root context (see filters.toolchain.fastpath); elsewhere there is no short way."""
 
 
 def find_header(raw: bytes, name: str) -> str | Literal[True] | None:

@@ -93,14 +93,20 @@ class Request(_Live):
         super().__init__(host.REQUEST, host.REQUEST_HEADERS, ended=ended)
         self.properties = Properties()
 
+    def keep_headers(self) -> None:
+        """The request leaves: what its headers are now is kept for on_response and on_log."""
+        headers = LiveHeaders(host.REQUEST_HEADERS) if type(self.headers) is not LiveHeaders else self.headers
+        headers.keep(host.get_headers(host.REQUEST_HEADERS) or bytes(4))
+        self.headers = headers
+
     @property
     def method(self) -> str:
-        return str(self.headers.get(":method", ""))
+        return self.headers.get(":method", "")
 
     @property
     def target(self) -> str:
         """Path and query as sent (":path"); may be set."""
-        return str(self.headers.get(":path", ""))
+        return self.headers.get(":path", "")
 
     @target.setter
     def target(self, value: str) -> None:
@@ -123,12 +129,12 @@ class Request(_Live):
 
     @property
     def cookies(self) -> dict[str, str]:
-        return parse_cookies(str(self.headers.get("cookie", "")))
+        return parse_cookies(self.headers.get("cookie", ""))
 
     @property
     def authority(self) -> str:
         """The host (":authority"); may be set."""
-        return str(self.headers.get(":authority", ""))
+        return self.headers.get(":authority", "")
 
     @authority.setter
     def authority(self, value: str) -> None:
@@ -136,7 +142,7 @@ class Request(_Live):
 
     @property
     def scheme(self) -> str:
-        return str(self.headers.get(":scheme", ""))
+        return self.headers.get(":scheme", "")
 
 
 class Response:

@@ -3,16 +3,13 @@
 import gc
 import json
 import sys
-from opcode import opmap
-from types import FunctionType
 
 from filters.sdk import dispatch
 from filters.sdk.config import config_schema
 from filters.sdk.filter import overrides, registry
+from filters.sdk.handlers import ignores_request, may_wait, without_coroutine
 
-CO_COROUTINE = 0x80
-AWAITING = frozenset({opmap["GET_AWAITABLE"], opmap["GET_ANEXT"]})
-"""What an await compiles to (CPython's `dis`)."""
+RESPONSE = "on_response"
 MARK = b"lateen-filter-manifest:"
 """Read by filters.toolchain.image."""
 
@@ -31,16 +28,6 @@ def manifest() -> dict[str, object]:
     }
 
 
-def may_wait(function: object) -> bool:
-    """Whether a handler can be suspended: an `async def` with an await in it. What is wrapped counts; what cannot be read may wait."""
-    while (inner := getattr(function, "__wrapped__", None)) is not None:
-        function = inner
-    if not isinstance(function, FunctionType):
-        return True
-    code = function.__code__
-    return bool(code.co_flags & CO_COROUTINE) and any(operation in AWAITING for operation in code.co_code[::2])
-
-
 def _callbacks() -> set[str]:
     """Those of Envoy's callbacks that the filters need."""
     wanted = {"on_configure"}
@@ -48,7 +35,8 @@ def _callbacks() -> set[str]:
         request, response = overrides(kind, "on_request"), overrides(kind, "on_response")
         log, tick = overrides(kind, "on_log"), overrides(kind, "on_tick")
         waits = False
-        if request or response:
+        keeps = dispatch.keeps_streams(kind)
+        if request or (response and keeps):
             wanted.add("on_request_headers")
         if request and may_wait(kind.on_request):
             wanted |= {"on_request_body", "on_request_trailers"}
@@ -62,7 +50,7 @@ def _callbacks() -> set[str]:
             wanted.add("on_log")
         if tick:
             wanted.add("on_tick")
-        if waits or log or response:
+        if waits or keeps:
             wanted.add("on_delete")
         if waits or tick:
             wanted.add("on_http_call_response")
@@ -72,6 +60,13 @@ def _callbacks() -> set[str]:
 def freeze() -> bytes:
     """Leave the manifest in memory and free what nobody uses; the result must be kept referenced."""
     sys.path_importer_cache.clear()  # holds the times of directories that only the build has
+    for kind in registry.values():
+        if ignores_request(next(base.__dict__[RESPONSE] for base in kind.__mro__ if RESPONSE in base.__dict__)):
+            dispatch.ignoring.add(kind.on_response)
+        for function in (kind.on_request, kind.on_response):
+            plain = without_coroutine(function)
+            if plain is not None:
+                dispatch.plain[function] = plain
     text = json.dumps(manifest(), sort_keys=True).encode()
     dispatch.exported = frozenset(_callbacks())
     found = MARK + f"{len(text):08x}".encode() + text

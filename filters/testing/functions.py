@@ -227,9 +227,6 @@ class Functions:
     def set_cpu_limit(self, milliseconds: int) -> None:
         self.cpu_limit_ms = _number(milliseconds)
 
-    def set_handler(self, root: int, handler: object) -> None:
-        """The module's short way to a handler: here there is only the long one."""
-
     root = 0
     """The root context of the filter."""
 

@@ -7,13 +7,11 @@ from filters.toolchain.assembler import (
     Code,
     Function,
     add,
-    and_,
     assign,
     assign_variable,
     call,
     const,
     drop,
-    equal,
     give,
     if_,
     is_zero,
@@ -21,21 +19,21 @@ from filters.toolchain.assembler import (
     less,
     load,
     local,
-    mul,
     store,
     sub,
     variable,
     while_,
 )
-from filters.toolchain.fastpath import add_fast_path
+from filters.toolchain.exchanges import add_exchanges
+from filters.toolchain.fastpath import WAYS, add_short_ways
 from filters.toolchain.headercalls import METHODS, add_header_methods
 from filters.toolchain.shim import Arena, Shim, Variable
 
 DISPATCH = "filters.sdk.dispatch"
 HOST = "filters.sdk.host"
 VECTORCALL_ARGUMENTS_OFFSET = -(1 << 31)
-PARENTS = 4096
-"""Streams whose root context is remembered: between the creation of a stream and its first callback are only others' creations."""
+OTHERS = ("on_outcome", "on_log_failed", "new_request", "new_response", "adopt")
+"""Functions of `dispatch` that no callback of Envoy leads to directly."""
 
 
 class Callback(NamedTuple):
@@ -68,8 +66,6 @@ CALLBACKS = (
     Callback("proxy_on_delete", 1, streams_only=True),
 )
 START = "on_start"
-SHORT = "proxy_on_request_headers"
-"""The callback with a short way before it."""
 HEADERS = "filters.sdk.headers"
 
 
@@ -77,22 +73,26 @@ def add_callbacks(shim: Shim, arena: Arena, definitions: int, count: int, droppe
     """Add all exports; `definitions` are the PyMethodDefs of the host module, whose slots were the last ones taken."""
     shim.variables |= {"streams": Variable("i"), "host_error": Variable("i")}
     kept = [callback for callback in CALLBACKS if callback.export not in dropped]
-    names = [START, *(callback.handler for callback in kept), "on_request_outcome", "new_request"]
+    names = [START, *(callback.handler for callback in kept), *OTHERS]
     handlers = arena.reserve(4 * len(names))
-    parents = arena.reserve(8 * PARENTS)
+    cells = {title: handlers + 4 * place for place, title in enumerate(names)}
 
     failed = Function("callback_failed", "i")
     failed.emit(call("PyErr_WriteUnraisable", local(0)), TRAP)
     shim.add(failed)
-    shim.add(_parent_of(parents))
-    shim.add(_create(parents), export=True)
-    for place, callback in enumerate(kept, 1):
-        function = _callback(callback, handlers + 4 * place)
-        if callback.export == SHORT:
-            last = handlers + 4 * len(names)
-            function.name = "long_way"
-            shim.add(add_fast_path(shim, arena, function.name, last - 8, last - 4), export=True)
-        shim.add(function, export=callback.export != SHORT)
+    shim.add(_made_by())
+    add_exchanges(shim, arena, cells)
+    add_short_ways(shim, cells)
+    created = Function("proxy_on_context_create", "ii")
+    created.emit(call("create_stream", local(0), local(1)))
+    shim.add(created, export=True)
+    for callback in kept:
+        function = _callback(callback, cells[callback.handler])
+        way = WAYS.get(callback.export)
+        if way is not None:
+            function.name = f"long_way:{callback.handler}"
+            shim.add(way(function.name), export=True)
+        shim.add(function, export=way is None)
     shim.add(Function("proxy_abi_version_0_2_1"), export=True)
     shim.add(_initialize(arena, definitions, count, names, handlers))
     shim.add(_install_methods(arena, *add_header_methods(shim, arena, max(shim.slots) + 1)))
@@ -102,21 +102,16 @@ def add_callbacks(shim: Shim, arena: Arena, definitions: int, count: int, droppe
     shim.add(started, export=True)
 
 
-def _create(parents: int) -> Function:
-    function = Function("proxy_on_context_create", "ii")
-    function.emit(store(_entry(parents), local(0)), store(_entry(parents), local(1), 4))
+def _made_by() -> Function:
+    """(a function of `dispatch`) -> the object it makes."""
+    function = Function("made_by", "i", "i")
+    made = function.new_local()
+    function.emit(
+        assign(made, call("PyObject_Vectorcall", local(0), const(0), const(0), const(0))),
+        if_(is_zero(local(made)), call("callback_failed", local(0))),
+        local(made),
+    )
     return function
-
-
-def _parent_of(parents: int) -> Function:
-    """(stream) -> its root context, 0 if that is no longer known."""
-    function = Function("parent_of", "i", "i")
-    function.emit(if_(equal(load(_entry(parents)), local(0)), load(_entry(parents), 4), const(0), result="i"))
-    return function
-
-
-def _entry(parents: int) -> Code:
-    return add(mul(and_(local(0), const(PARENTS - 1)), const(8)), const(parents))
 
 
 def _callback(callback: Callback, handler: int) -> Function:

@@ -31,6 +31,7 @@ from filters.toolchain.assembler import (
     variable,
     while_,
 )
+from filters.toolchain.exchanges import MAP, NONE, RAW
 from filters.toolchain.shim import Arena, Shim, Variable
 
 NOT_FOUND = 1
@@ -38,23 +39,23 @@ SEVERAL, REFUSED = 1, 2
 """Results of `find_header` that are no address; 0 is for a header that is not there."""
 IRREGULAR = 1
 """Result of `look_up`: the Python function shall answer."""
-MAP_OFFSET = 8
-"""Where an object with one slot has it: LiveHeaders._map."""
+BYTES_SIZE, BYTES = 8, 16
+"""Where a bytes object has its length and content."""
 METH_O, METH_FASTCALL = 0x08, 0x80
 METHODS = (("get", METH_FASTCALL), ("__getitem__", METH_O), ("__contains__", METH_O), ("__setitem__", METH_FASTCALL))
 TOKEN = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
 MOST_ARGUMENTS = 6
 
-NONE = variable("&_Py_NoneStruct")
-
 
 def add_header_search(shim: Shim, arena: Arena) -> None:
     """`find_header` and host.get_header."""
     frame = arena.reserve(16)
-    shim.variables |= {"found_size": Variable("i"), "host_status": Variable("i")}
+    shim.variables |= {"found_size": Variable("i"), "host_status": Variable("i"), "headers_size": Variable("i")}
+    shim.add(_headers_at_hand())
+    shim.add(_fetch_headers(frame))
     shim.add(_same_bytes())
     shim.add(_search_headers())
-    shim.add(_find_header(frame))
+    shim.add(_find_header())
     shim.add(_find_in(arena.reserve(32), arena.text("surrogateescape")))
     shim.add(_get_header(arena.reserve(32), arena.text("surrogateescape")))
 
@@ -88,34 +89,50 @@ def _same_bytes() -> Function:
     return function
 
 
-def _find_header(frame: int) -> Function:
-    """(map, name, length) -> address of its value (`found_size` bytes), 0 if it is not there, SEVERAL, or REFUSED (`host_status`).
+def _headers_at_hand() -> Function:
+    """(map) -> whether its headers have been fetched, and not been changed since."""
+    function = Function("headers_at_hand", "i", "i")
+    function.emit(and_(differ(variable("headers"), const(0)), equal(variable("headers_map"), local(0))))
+    return function
 
-    All headers are fetched by the first call of a callback and searched here: a call of the host costs more than a search.
-    """
-    function = Function("find_header", "iii", "i")
+
+def _fetch_headers(frame: int) -> Function:
+    """(map) -> the host's status. All headers at once: a call of the host costs more than a search, and tells of doubles."""
+    function = Function("fetch_headers", "i", "i")
     status = function.new_local()
-    fetch = join(
+    function.emit(
         call("forget_headers"),
         store(const(frame), const(0)),
         assign_variable("buffer", variable("header_buffer")),
         assign(status, call("proxy_get_header_map_pairs", local(0), const(frame), const(frame + 4))),
         assign_variable("buffer", variable("scratch")),
+        if_(local(status), give(local(status))),
+        # Headers that Envoy has let go of: success, and nothing written.
+        assign_variable("headers", load(const(frame))),
+        assign_variable("headers_size", load(const(frame + 4))),
+        assign_variable("headers_map", local(0)),
+        const(0),
+    )
+    return function
+
+
+def _find_header() -> Function:
+    """(map, name, length) -> address of its value (`found_size` bytes), 0 if it is not there, SEVERAL, or REFUSED (`host_status`).
+
+    All headers are fetched by the first call of a callback and searched here.
+    """
+    function = Function("find_header", "iii", "i")
+    status = function.new_local()
+    function.emit(
         if_(
-            local(status),
+            is_zero(call("headers_at_hand", local(0))),
             join(
+                assign(status, call("fetch_headers", local(0))),
                 if_(equal(local(status), const(NOT_FOUND)), give(const(0))),
-                assign_variable("host_status", local(status)),
-                give(const(REFUSED)),
+                if_(local(status), join(assign_variable("host_status", local(status)), give(const(REFUSED)))),
+                if_(is_zero(variable("headers")), give(const(0))),
             ),
         ),
-        # Headers that Envoy has let go of: success, and nothing written.
-        if_(is_zero(load(const(frame))), give(const(0))),
-        assign_variable("headers", load(const(frame))),
-        assign_variable("headers_map", local(0)),
-    )
-    function.emit(
-        if_(or_(is_zero(variable("headers")), differ(variable("headers_map"), local(0))), fetch),
         call("search_headers", variable("headers"), local(1), local(2)),
     )
     return function
@@ -259,14 +276,21 @@ def _is_text(value: Code) -> Code:
 def _look_up(frame: int) -> Function:
     """(self, name) -> address of the one value, 0 if there is none, IRREGULAR."""
     function = Function("look_up", "ii", "i")
-    name, found = function.new_local(), function.new_local()
+    name, found, raw = (function.new_local() for _ in range(3))
     length = load(const(frame))
+    kept = and_(equal(load(local(raw), 4), variable("&PyBytes_Type")), greater(load(local(raw), BYTES_SIZE), const(3)))
     function.emit(
         if_(is_zero(_is_text(local(1))), give(const(IRREGULAR))),
         assign(name, call("PyUnicode_AsUTF8AndSize", local(1), const(frame))),
         if_(is_zero(local(name)), join(call("PyErr_Clear"), give(const(IRREGULAR)))),
-        assign(
-            found, call("find_header", call("PyLong_AsUnsignedLong", load(local(0), MAP_OFFSET)), local(name), length)
+        assign(raw, load(local(0), RAW)),
+        if_(
+            equal(local(raw), NONE),
+            assign(found, call("find_header", call("PyLong_AsUnsignedLong", load(local(0), MAP)), local(name), length)),
+            join(
+                if_(is_zero(kept), give(const(IRREGULAR))),
+                assign(found, call("search_headers", add(local(raw), const(BYTES)), local(name), length)),
+            ),
         ),
         if_(greater(local(found), const(REFUSED)), give(local(found))),
         if_(local(found), give(const(IRREGULAR))),
@@ -348,7 +372,7 @@ def _setitem(frame: int, cell: int) -> Function:
             status,
             call(
                 "proxy_replace_header_map_value",
-                call("PyLong_AsUnsignedLong", load(local(0), MAP_OFFSET)),
+                call("PyLong_AsUnsignedLong", load(local(0), MAP)),
                 local(name),
                 name_size,
                 local(value),
@@ -376,7 +400,7 @@ def _setitem(frame: int, cell: int) -> Function:
         ),
     )
     function.emit(
-        if_(equal(local(2), const(2)), texts),
+        if_(and_(equal(local(2), const(2)), equal(load(local(0), RAW), NONE)), texts),
         call("fall_back", load(const(cell)), local(0), local(1), local(2)),
     )
     return function

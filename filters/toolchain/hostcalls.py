@@ -30,7 +30,7 @@ from filters.toolchain.assembler import (
     variable,
     widen,
 )
-from filters.toolchain.fastpath import add_set_handler
+from filters.toolchain.fastpath import add_set_handlers
 from filters.toolchain.headercalls import add_header_search
 from filters.toolchain.shim import Arena, Shim, Variable
 
@@ -95,8 +95,8 @@ def add_host_calls(shim: Shim, arena: Arena, first_slot: int) -> tuple[int, int]
         shim.add(_wrapper(spec, frame))
     add_header_search(shim, arena)
     shim.add(_set_cpu_limit())
-    add_set_handler(shim, arena)
-    names = [*(spec.name for spec in HOST_CALLS), "get_header", "find_header", "set_cpu_limit", "set_handler"]
+    add_set_handlers(shim, arena)
+    names = [*(spec.name for spec in HOST_CALLS), "get_header", "find_header", "set_cpu_limit", "set_handlers"]
     definitions = b""
     for slot, name in enumerate(names, first_slot):
         shim.slots[slot] = f"host.{name}"

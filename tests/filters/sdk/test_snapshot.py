@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Awaitable, Callable
 
-from filters.sdk.snapshot import may_wait
+from filters.sdk.handlers import may_wait
 from lateen_filter import Request, Response
 
 
