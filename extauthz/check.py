@@ -111,7 +111,8 @@ class Checker:
         workload = self._policies.get(target)
         problem = _problem(workload, target, caller)
         if workload is None or workload.rules is None or problem:
-            return self._denied(target, _NOTHING, None, Decision(Verdict.DENY, reason=problem))
+            hops = workload.trusted_hops if workload is not None else 0
+            return self._denied(target, _asked(data, hops), None, Decision(Verdict.DENY, reason=problem))
         try:
             check = parse_check(data, workload.trusted_hops)
         except MalformedRequest as error:
@@ -271,6 +272,14 @@ def _facts(decision: Decision, status: int, denial_id: str = "") -> Facts:
         return Facts(status, decision.reason, "none", None, "", denial_id)
     origin, index = decision.rule.origin, decision.rule.index
     return Facts(status, decision.reason, str(origin), index, origin.position_of(index), denial_id)
+
+
+def _asked(data: bytes, trusted_hops: int) -> CheckInput:
+    """What was asked, to tell it: it is denied whatever it is."""
+    try:
+        return parse_check(data, trusted_hops).input
+    except MalformedRequest:
+        return _NOTHING
 
 
 def _problem(workload: Workload | None, target: str, caller: str) -> str:

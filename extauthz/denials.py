@@ -91,6 +91,13 @@ def _cut(text: str) -> str:
     return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}..."
 
 
+def protocol_of(request: CheckInput) -> str:
+    """`http`, `tcp`, or `unknown` for what could not be read."""
+    if request.http:
+        return "http"
+    return "tcp" if request.source_ip or request.destination_port else "unknown"
+
+
 def render_denial(denial: Denial) -> Mapping[str, object]:
     """A denial as JSON values, with every rule that was asked and the first conditions that failed."""
     request = denial.request
@@ -105,7 +112,7 @@ def render_denial(denial: Denial) -> Mapping[str, object]:
         "rule": denial.rule,
         "position": denial.position,
         "request": {
-            "protocol": "http" if request.http else "tcp",
+            "protocol": protocol_of(request),
             "principal": request.principal,
             "source_ip": request.source_ip,
             "remote_ip": request.remote_ip,

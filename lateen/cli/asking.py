@@ -8,7 +8,7 @@ from extauthz.answers import effective_headers
 from extauthz.authenticate import Authentication, Refusal, authenticate
 from extauthz.decide import Decision, Verdict, decide
 from extauthz.tokens import TokenCache, VerifiedToken, read_unverified, verify_token
-from lateen.controlplane.authorization import native_problem
+from lateen.controlplane.authorization import broken_rules, native_problem
 from lateen.controlplane.custom_authz import provider_problem
 from lateen.jwks.keys import JwksError, KeySet, parse_jwks
 from lateen.mesh.authorizationpolicy import Action, AuthorizationPolicy
@@ -155,6 +155,27 @@ def ask(view: MeshView, applying: Applying, question: Question, keys_of: KeysOf,
     asks: list[Mapping[str, Any]] = []
     decision = _custom(view, applying, request, asks) or decide(applying.decided, request)
     return replace(_answer(view, applying, request, decision, notes), asks=tuple(asks))
+
+
+def refused(view: MeshView, workload: Workload, question: Question, error: PolicyError) -> Answer:
+    """The answer where the policies of a workload cannot be compiled: everything is denied, by the first that cannot."""
+    applying: list[AuthorizationPolicy | RequestAuthentication] = [*view.authorization_policies(workload)]
+    applying += view.request_authentications(workload)
+    broken = ((policy.key, index) for policy in applying for index, _ in broken_rules(view, policy))
+    key, index = next(broken, (None, None))
+    position = ""
+    if key is not None:
+        origin = _origin(view, key)
+        position = origin.position if index is None else rule_position(view, key.kind, origin, index)
+    return Answer(
+        target=workload.key,
+        verdict=Verdict.DENY,
+        reason=f"the policies of {workload.key} cannot be used, which denies everything: {error}",
+        policy=f"{key.kind} {key.namespace}/{key.name}" if key is not None else "none",
+        rule=index,
+        position=position,
+        request=shown_request(question.request),
+    )
 
 
 def _unknown(policies: PolicySet, request: CheckInput) -> list[str]:

@@ -2,13 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from lateen.cli.exits import Exit
 from lateen.cli.meshview import find_workload, view_of_files, view_of_running
 from lateen.cli.output import Format, emit, render_data, render_table, say
+from lateen.controlplane.authorization import broken_rules, native_problem
+from lateen.controlplane.custom_authz import provider_problem
 from lateen.mesh.authorizationpolicy import Action, AuthorizationPolicy
+from lateen.mesh.engine import engine_of
+from lateen.mesh.meshconfig import EnforcementEngine
 from lateen.mesh.metadata import Resource
+from lateen.mesh.requestauthentication import RequestAuthentication
 from lateen.mesh.view import MeshView
 from lateen.mesh.workloads import Workload
 from lateen.policy.compile import DRY_RUN
@@ -27,30 +32,51 @@ def check(workload: str, *, files: Sequence[Path], fmt: Format, control_plane: s
             view = view_of_running(api)
     found = find_workload(view, workload)
     entries = applying(view, found)
+    engine = str(engine_of(view, found))
     if fmt in {Format.JSON, Format.YAML}:
-        emit(render_data({"workload": found.key, "policies": entries}, fmt))
+        emit(render_data({"workload": found.key, "enforcement": engine, "policies": entries}, fmt))
     elif fmt is Format.NAME:
         emit("\n".join(f"{entry['kind']}/{entry['policy']}" for entry in entries))
     else:
         emit(render_applying(entries))
-        say(conclusion(found.key, entries))
+        say(conclusion(found.key, entries, engine))
 
 
 def applying(view: MeshView, workload: Workload) -> list[dict[str, Any]]:
-    """Token rules, then CUSTOM, DENY, ALLOW, AUDIT; those in dry-run come last and decide nothing."""
+    """Token rules, then CUSTOM, DENY, ALLOW, AUDIT; those in dry-run come last and decide nothing.
+
+    `problem` says of one that cannot be enforced what it denies instead, and why.
+    """
+    native = engine_of(view, workload) is EnforcementEngine.NATIVE
     tokens = [
         _entry(view, ra, "TOKENS", [rule.issuer or "any issuer" for rule in ra.spec.jwt_rules])
+        | {"problem": _problem(view, ra, native=native)}
         for ra in view.request_authentications(workload)
     ]
     policies = view.authorization_policies(workload)
     ordered = [
-        _policy(view, policy)
+        _policy(view, policy) | {"problem": _problem(view, policy, native=native)}
         for dry_run in (False, True)
         for action in _ORDER
         for policy in policies
         if policy.spec.action is action and is_dry_run(policy) is dry_run
     ]
     return [*tokens, *ordered]
+
+
+_DENIES_ALL: Final = "everything is denied: "
+
+
+def _problem(view: MeshView, policy: AuthorizationPolicy | RequestAuthentication, *, native: bool) -> str:
+    for index, problem in broken_rules(view, policy):
+        return f"{_DENIES_ALL}{f'rules[{index}]: ' if index is not None else ''}{problem}"
+    if native and (problem := native_problem(view, policy)):
+        return _DENIES_ALL + problem
+    if isinstance(policy, AuthorizationPolicy) and policy.spec.action is Action.CUSTOM:
+        name = (policy.spec.provider.name or "") if policy.spec.provider is not None else ""
+        if problem := provider_problem(view, name):
+            return f"what its rules match is denied: {problem}"
+    return ""
 
 
 def is_dry_run(policy: AuthorizationPolicy) -> bool:
@@ -86,13 +112,21 @@ def render_applying(entries: Sequence[Mapping[str, Any]]) -> str:
         [e["action"], e["kind"], e["policy"], str(e["rules"]), f"{e['file']}:{e['line']}" if e["file"] else "-"]
         for e in entries
     ]
-    return render_table(("ACTION", "KIND", "POLICY", "RULES", "WHERE"), rows)
+    problems = [f"{e['policy']}: {e['problem']}" for e in entries if e["problem"]]
+    return "\n".join([render_table(("ACTION", "KIND", "POLICY", "RULES", "WHERE"), rows), *problems])
 
 
-def conclusion(key: str, entries: Sequence[Mapping[str, Any]]) -> str:
+def conclusion(key: str, entries: Sequence[Mapping[str, Any]], engine: str) -> str:
     """What becomes of a request that no rule speaks of."""
     if not entries:
         return f"nothing applies to {key}: every request is let through"
+    if any(e["problem"].startswith(_DENIES_ALL) for e in entries):
+        return f"{key}: everything is denied until what cannot be used is mended"
+    by = " (enforced by Envoy itself, native)" if engine == EnforcementEngine.NATIVE else ""
+    return _otherwise(key, entries) + by
+
+
+def _otherwise(key: str, entries: Sequence[Mapping[str, Any]]) -> str:
     allowing = [e for e in entries if e["action"] == "ALLOW"]
     if not allowing:
         return f"no ALLOW policy applies to {key}: what nothing denies is let through"

@@ -5,7 +5,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from lateen.cli.asking import NOT_VERIFIED, Answer, KeysOf, Question, ask, compile_for, is_gateway, nearest_rules
+from lateen.cli.asking import (
+    NOT_VERIFIED,
+    Answer,
+    KeysOf,
+    Question,
+    ask,
+    compile_for,
+    is_gateway,
+    nearest_rules,
+    refused,
+)
 from lateen.cli.choices import request_headers
 from lateen.cli.exits import CommandError, Exit
 from lateen.cli.meshview import find_port, find_workload, view_of_files, view_of_running
@@ -57,8 +67,7 @@ def authz(
     try:
         answer = ask(view, compile_for(view, workload), question, keys_of, time.time())
     except PolicyError as error:
-        hint = "everything to this workload is denied until it is mended"
-        raise CommandError(Exit.INVALID, f"the policies of {workload.key} cannot be used: {error}", hint) from error
+        answer = refused(view, workload, question, error)
     emit(render_data(answer.to_dict(), fmt) if fmt in {Format.JSON, Format.YAML} else render_answer(answer))
     raise SystemExit(Exit.OK if answer.allowed else Exit.FINDINGS)
 
@@ -198,8 +207,11 @@ _VERDICTS: Final = {"allow": "ALLOWED", "deny": "DENIED", "unauthenticated": "DE
 def render_denial(found: Mapping[str, Any]) -> str:
     """A remembered denial, in the same words."""
     request = found["request"]
-    what = f"{request['method']} {request['path']}" if request["protocol"] == "http" else "TCP connection"
     who = request["principal"] or "a peer without identity (plaintext)"
+    if request["protocol"] == "unknown":
+        what, who = "a request that could not be read", "an unknown peer"
+    else:
+        what = f"{request['method']} {request['path']}" if request["protocol"] == "http" else "TCP connection"
     lines = [
         f"DENIED ({found['status']})  {what} to {found['target']} from {who}",
         f"  at {found['at']}, source {request['source_ip'] or 'unknown'}, id {found['id']}",

@@ -102,9 +102,12 @@ def _errors(proxy: dict[str, Any]) -> list[str]:
     for type_name, state in proxy["types"].items():
         error = state.get("error")
         if error:
-            lines += ["", f"{_name(proxy)}: {type_name} {error.get('resource') or ''} refused, last good state stays"]
-            lines.append(f"  envoy says: {error['message']}")
-            if error.get("origin"):
+            holds = "everything to it is denied" if type_name == "POLICY" else "last good state stays"
+            lines += ["", f"{_name(proxy)}: {type_name} {error.get('resource') or ''} refused, {holds}"]
+            lines.append(f"  {'it' if proxy['type'] == 'service' else 'envoy'} says: {error['message']}")
+            if (
+                error.get("origin") and type_name != "POLICY"
+            ):  # made of all policies of a workload: the message names the one
                 lines.append(f"  comes from: {error['origin']} ({error.get('file')}:{error.get('line')})")
     return lines
 

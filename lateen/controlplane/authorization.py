@@ -107,6 +107,25 @@ def applying_to(
     return Applying(compile_policies(attached, domains), tokens, domains)
 
 
+def broken_rules(
+    view: MeshView, policy: AuthorizationPolicy | RequestAuthentication
+) -> Iterator[tuple[int | None, str]]:
+    """Each rule that no engine can enforce, by its index (None: the policy as a whole), and why. One is enough to deny everything."""
+    domains = (view.trust_domain, *view.mesh.trust_domain_aliases)
+    if isinstance(policy, RequestAuthentication):
+        try:
+            applying_to(view, [], [policy])
+        except (PolicyError, JwksError, ValueError) as error:
+            yield None, str(error)
+        return
+    for index, rule in enumerate(policy.spec.rules):
+        alone = policy.spec.model_copy(update={"rules": (rule,)})
+        try:
+            compile_policies([AttachedPolicy(PolicyOrigin(policy.namespace, policy.name), alone)], domains)
+        except (PolicyError, ValueError) as error:
+            yield index, str(error).rpartition(" rules[0]: ")[2]
+
+
 def native_problem(view: MeshView, policy: AuthorizationPolicy | RequestAuthentication) -> str:
     """Why one policy cannot be enforced by Envoy itself; nothing when it can."""
     policies = [policy] if isinstance(policy, AuthorizationPolicy) else []

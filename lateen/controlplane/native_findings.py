@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from lateen.controlplane.authorization import applying_to, native_problem
+from lateen.controlplane.authorization import broken_rules, native_problem
 from lateen.controlplane.custom_authz import provider_problem
-from lateen.jwks.keys import JwksError
 from lateen.mesh.analyzers.expected import with_expected_workloads
 from lateen.mesh.authorizationpolicy import Action, AuthorizationPolicy
 from lateen.mesh.diagnostics import Diagnostic, Severity
@@ -18,8 +17,6 @@ from lateen.mesh.problems import render_path
 from lateen.mesh.requestauthentication import RequestAuthentication
 from lateen.mesh.view import MeshView
 from lateen.mesh.yaml_source import Path
-from lateen.policy.compile import AttachedPolicy, PolicyOrigin, compile_policies
-from lateen.policy.errors import PolicyError
 
 
 def native_findings(view: MeshView) -> tuple[Diagnostic, ...]:
@@ -47,23 +44,15 @@ def _unknown_engines(view: MeshView) -> Iterator[Diagnostic]:
 def _broken(view: MeshView) -> Iterator[Diagnostic]:
     """Each rule of each policy that no engine can enforce, selected by a workload or not."""
     hint = "correct it: everything to its workloads is denied as long as it stands like this"
-    domains = (view.trust_domain, *view.mesh.trust_domain_aliases)
     for policy in view.get("AuthorizationPolicy"):
         if isinstance(policy, AuthorizationPolicy):
-            for index, rule in enumerate(policy.spec.rules):
-                alone = policy.spec.model_copy(update={"rules": (rule,)})
-                origin = PolicyOrigin(policy.namespace, policy.name)
-                try:
-                    compile_policies([AttachedPolicy(origin, alone)], domains)
-                except (PolicyError, ValueError) as error:
-                    problem = str(error).rpartition(" rules[0]: ")[2]
-                    yield _finding(view, policy, "LTN0305", problem, hint, ("spec", "rules", index))
+            for index, problem in broken_rules(view, policy):
+                at: Path = ("spec",) if index is None else ("spec", "rules", index)
+                yield _finding(view, policy, "LTN0305", problem, hint, at)
     for authentication in view.get("RequestAuthentication"):
         if isinstance(authentication, RequestAuthentication):
-            try:
-                applying_to(view, [], [authentication])
-            except (PolicyError, JwksError, ValueError) as error:
-                yield _finding(view, authentication, "LTN0305", str(error), hint, ("spec",))
+            for _, problem in broken_rules(view, authentication):
+                yield _finding(view, authentication, "LTN0305", problem, hint, ("spec",))
 
 
 def _unknown_providers(view: MeshView) -> Iterator[Diagnostic]:
@@ -72,7 +61,7 @@ def _unknown_providers(view: MeshView) -> Iterator[Diagnostic]:
             continue
         name = (policy.spec.provider.name or "") if policy.spec.provider is not None else ""
         problem = provider_problem(view, name)
-        if problem:
+        if problem and (not name or view.mesh.provider(name) is not None):  # that there is none of this name is IST0101
             hint = "what its rules match is denied; name one of extensionProviders with envoyExtAuthzGrpc or envoyExtAuthzHttp"
             yield _finding(view, policy, "LTN0303", problem, hint, ("spec", "provider"))
 

@@ -219,13 +219,17 @@ def keep_running_proxies(running: Plan, wanted: Plan) -> Plan:
     return replace(wanted, workloads=tuple(workloads))
 
 
+_POLICY = "POLICY: "
+_WHAT_HOLDS = {True: "which denies everything to this workload", False: "which keeps the last good configuration"}
+
+
 def new_rejections(known: Mapping[str, tuple[str, ...]], proxies: Mapping[str, ProxyStatus]) -> list[str]:
     """Lines about configuration that a proxy has refused since the last look."""
     news = (
         replace(status, problems=tuple(p for p in status.problems if p not in known.get(key, ())))
         for key, status in proxies.items()
     )
-    return [f"error: {text}, which keeps the last good configuration" for text in rejected(news)]
+    return [f"error: {text}, {_WHAT_HOLDS[text.startswith(_POLICY)]}" for text in rejected(news)]
 
 
 def parse_diagnostic(raw: Mapping[str, Any]) -> Diagnostic:

@@ -238,6 +238,77 @@ def test_a_denial_of_the_service_is_told_in_the_same_words() -> None:
     assert 'request.method must be POST, it is "GET"' in text
 
 
+def test_a_denial_of_what_could_not_be_read_says_so() -> None:
+    unread = {"protocol": "unknown", "method": "", "path": "", "principal": "", "source_ip": ""}
+    found = {
+        "id": "ab", "at": "2026-01-01", "target": "", "status": 403, "reason": "not a CheckRequest", "policy": "none", "rule": None,
+        "position": "", "rules": [], "request": unread,
+    }  # fmt: skip
+    assert render_denial(found).startswith("DENIED (403)  a request that could not be read to")
+
+
+BROKEN = """
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: app, namespace: n, labels: {app: app}}
+spec: {address: 127.0.0.9, serviceAccount: app}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: good, namespace: n}
+spec: {rules: [{}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: broken, namespace: n}
+spec:
+  rules:
+  - {}
+  - when: [{key: no.such, values: [x]}]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: ask, namespace: n}
+spec: {action: CUSTOM, provider: {name: nobody}, rules: [{}]}
+"""
+
+
+def run(folder: Path, *arguments: str) -> tuple[int, str]:
+    (folder / "n.yaml").write_text(BROKEN)
+    result = CliRunner().invoke(app, [*arguments, "-f", str(folder / "n.yaml")])
+    return result.exit_code, result.output
+
+
+def test_a_policy_that_cannot_be_used_denies_and_is_named_with_its_line(tmp_path: Path) -> None:
+    asked = ("explain", "authz", "--to", "app", "--plaintext", "GET", "/")
+    code, told = run(tmp_path, *asked)
+    assert code == 1
+    assert told.startswith("DENIED  GET / to n/app")
+    assert (
+        f"by AuthorizationPolicy n/broken rules[1] ({tmp_path}/n.yaml:{1 + BROKEN.splitlines().index('  - when: [{key: no.such, values: [x]}]')})"
+        in told
+    )
+    assert 'unknown attribute "no.such"' in told
+    code, told = run(tmp_path, *asked, "-o", "json")
+    assert (code, json.loads(told)["verdict"], json.loads(told)["rule"]) == (1, "deny", 1)
+
+
+def test_what_applies_says_what_cannot_be_used(tmp_path: Path) -> None:
+    code, told = run(tmp_path, "authz", "check", "app")
+    assert code == 0
+    assert 'n/broken: everything is denied: rules[1]: when[0].values: unknown attribute "no.such"' in told
+    assert 'n/ask: what its rules match is denied: the mesh has no extension provider "nobody"' in told
+    assert "n/app: everything is denied until what cannot be used is mended" in told
+    _, told = run(tmp_path, "authz", "check", "app", "-o", "json")
+    value = json.loads(told)
+    assert value["enforcement"] == "extAuthz"
+    assert [(e["policy"], bool(e["problem"])) for e in value["policies"]] == [
+        ("n/ask", True),
+        ("n/broken", True),
+        ("n/good", False),
+    ]
+
+
 def test_what_a_client_sent_cannot_play_with_the_terminal() -> None:
     rule = {
         "policy": "n/p", "position": "f:3", "action": "ALLOW", "rule": 0, "matched": False, "skipped": "",

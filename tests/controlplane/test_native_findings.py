@@ -47,12 +47,21 @@ def _view(engine: str, spec: str) -> MeshView:
         ("native", _HOST, "LTN0302", 14),
         ("native", _PATH, "LTN0302", 14),
         ("natve", "{}", "LTN0304", 8),
-        ("native", "{action: CUSTOM, provider: {name: nobody}, rules: [{}]}", "LTN0303", 14),
+        ("native", "{action: CUSTOM, rules: [{}]}", "LTN0303", 14),
     ],
 )
 def test_findings(engine: str, spec: str, code: str, line: int) -> None:
     found = native_findings(_view(engine, spec))
     assert [(d.code, d.file, d.line) for d in found] == [(code, "a.yaml", line)]
+
+
+@pytest.mark.parametrize(("provider", "codes"), [("metrics", ["LTN0303"]), ("lost", ["LTN0303"]), ("nobody", [])])
+def test_authorizers_that_cannot_be_asked(provider: str, codes: list[str]) -> None:
+    """One that does not exist at all is found as any reference is: IST0101."""
+    text = _MESH.replace("ENGINE", "native").replace("SPEC", f"{{action: CUSTOM, provider: {{name: {provider}}}}}")
+    lost = {"name": "lost", "envoyExtAuthzGrpc": {"service": "a.b", "port": 9}}
+    mesh = MeshConfig.model_validate({"extensionProviders": [{"name": "metrics", "prometheus": {}}, lost]})
+    assert [d.code for d in native_findings(MeshView.build(load_text(text, "a.yaml").resources, mesh))] == codes
 
 
 _BROKEN = [

@@ -83,6 +83,16 @@ async def test_a_broken_policy_denies_is_refused_and_recovers(service: Service) 
     assert await service.status(http()) == 200
 
 
+async def test_a_denial_for_broken_policies_tells_the_request(service: Service) -> None:
+    with pytest.raises(ResourcesRejected):
+        service.load({"rules": [{"when": [{"key": "no.such", "values": ["x"]}]}]})
+    response = await service.check(http("PUT", "/a?secret"))
+    (header,) = response.denied_response.headers
+    denial = service.denials.get(header.header.value)
+    assert denial is not None
+    assert (denial.request.method, denial.request.path, denial.request.headers) == ("PUT", "/a", {})
+
+
 async def test_policies_that_went_decide_until_the_proxies_have_followed(service: Service) -> None:
     service.load(GET_ONLY)
     service.policies.take({}, [TARGET])
