@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import filters.sdk
+from filters.toolchain import guest_sizes
 from filters.toolchain.binary import MalformedModuleError
 from filters.toolchain.entry import WORLD, entry_source
 from filters.toolchain.imports import Finding, is_standard, read_imports
@@ -129,6 +130,7 @@ def _stage(stage: Path, files: dict[str, Path], imported: tuple[str, ...]) -> tu
     library = sdk.parent / "library"
     if library.is_dir():
         shutil.copytree(library, stage / "filters" / "library", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copyfile(Path(str(guest_sizes.__file__)), stage / "lateen_sizes.py")
     spec = importlib.util.find_spec(SDK)
     if spec is None or spec.origin is None:
         raise BuildError(f"{SDK} is not installed")

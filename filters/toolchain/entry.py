@@ -60,6 +60,9 @@ def entry_source(module: str, lazy: tuple[str, ...]) -> str:
         "    def unused(self) -> None:",
         "        pass",
         "",
+        "import lateen_sizes",
+        "_sizes = lateen_sizes.measure()",
+        "del lateen_sizes, sys.modules['lateen_sizes']",
         "_manifest = filters.sdk.snapshot.freeze()",
         "",
     ]

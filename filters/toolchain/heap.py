@@ -61,7 +61,7 @@ def clear_heap(heap: bytearray, types: Mapping[str, int]) -> int:
     start = next((chunk for chunk in candidates if sum(1 for _ in islice(_blocks(heap, chunk), SURE)) == SURE), None)
     if start is None:
         return 0
-    walked = 0
+    walked, following = 0, start
     for chunk, size, used in _blocks(heap, start):
         following = chunk + size
         if used:
@@ -70,7 +70,18 @@ def clear_heap(heap: bytearray, types: Mapping[str, int]) -> int:
             first = min(following, chunk + (32 if size >= LARGE else 16))
             heap[first:following] = bytes(following - first)
         walked += 1
+    _clear_top(heap, following)
     return walked
+
+
+def _clear_top(heap: bytearray, chunk: int) -> None:
+    """The last block, from which new ones are cut, reaches to the end of what the image holds."""
+    if chunk + 8 > len(heap):
+        return
+    head = _word(heap, chunk + 4)
+    end = chunk + (head & ~FLAGS)
+    if head & FLAGS == PREVIOUS_IN_USE and len(heap) - 2 * SMALLEST < end:
+        heap[chunk + 8 : end] = bytes(min(end, len(heap)) - chunk - 8)
 
 
 def _blocks(heap: bytearray, chunk: int) -> Iterator[tuple[int, int, bool]]:

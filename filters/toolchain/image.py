@@ -7,6 +7,8 @@ from filters.toolchain.binary import MalformedModuleError
 
 MARK = b"lateen-filter-manifest:"
 """Followed by eight hexadecimal digits (the length) and JSON, in one bytes object; see filters.sdk.snapshot."""
+SIZES_MARK = b"lateen-filter-sizes:"
+"""The same; see guest_sizes."""
 ZERO_RUN = 32
 """Zero bytes that are worth a new segment."""
 
@@ -21,19 +23,27 @@ class Image:
             self.content[offset : offset + len(part)] = part
 
     def manifest(self) -> Mapping[str, object]:
-        """What the guest says of itself; several copies of the mark may lie about, one is whole."""
-        at = self.content.find(MARK)
+        """What the guest says of itself, and of its modules' sizes if it does."""
+        found = self._said(MARK)
+        if found is None:
+            raise MalformedModuleError("the component holds no manifest: it was not built by lateen")
+        sizes = self._said(SIZES_MARK)
+        return found if sizes is None else {**found, "sizes": sizes}
+
+    def _said(self, mark: bytes) -> Mapping[str, object] | None:
+        """Several copies of a mark may lie about, one is whole."""
+        at = self.content.find(mark)
         while at >= 0:
-            start = at + len(MARK) + 8
+            start = at + len(mark) + 8
             try:
-                length = int(self.content[at + len(MARK) : start], 16)
+                length = int(self.content[at + len(mark) : start], 16)
                 found = json.loads(self.content[start : start + length])
             except ValueError:
                 found = None
             if isinstance(found, dict):
                 return found
-            at = self.content.find(MARK, at + 1)
-        raise MalformedModuleError("the component holds no manifest: it was not built by lateen")
+            at = self.content.find(mark, at + 1)
+        return None
 
     def segments(self) -> Iterator[tuple[int, bytes]]:
         """Everything but runs of zeroes."""

@@ -25,7 +25,7 @@ OWN = ("filters", "lateen_filter", "lateen_entry", "wit_world", "componentize_py
 
 @dataclass(frozen=True)
 class Inspection:
-    """Sizes in bytes."""
+    """Sizes in bytes. `modules` are Python's, and what their objects take in the data (see guest_sizes); empty for others' modules."""
 
     size: int
     sections: Mapping[str, int]
@@ -33,6 +33,7 @@ class Inspection:
     exports: tuple[str, ...]
     functions: int
     manifest: Mapping[str, object]
+    modules: Mapping[str, int]
 
     def to_dict(self) -> dict[str, object]:
         return asdict(self)
@@ -45,7 +46,7 @@ def inspect_module(raw: bytes) -> Inspection:
     sections: dict[str, int] = {}
     imports: list[str] = []
     exports: list[str] = []
-    manifest: Mapping[str, object] = {}
+    manifest: dict[str, object] = {}
     functions = 0
     at = 8
     while at < len(raw):
@@ -64,7 +65,9 @@ def inspect_module(raw: bytes) -> Inspection:
         elif number == 10:
             functions = read_unsigned(raw, start)[0]
         sections[label] = sections.get(label, 0) + size
-    return Inspection(len(raw), sections, tuple(imports), tuple(exports), functions, manifest)
+    sizes = manifest.pop("sizes", None)
+    modules = sizes if isinstance(sizes, dict) else {}
+    return Inspection(len(raw), sections, tuple(imports), tuple(exports), functions, manifest, modules)
 
 
 def _imports(raw: bytes, at: int) -> list[str]:

@@ -12,6 +12,7 @@ from lateen.cli.filterbuild import MIB
 from lateen.cli.output import Format, render_data, render_table
 
 KIB = 1024
+MOST_MODULES = 20
 FACTS = ("python", "componentize", "seed", "source")
 
 
@@ -38,11 +39,23 @@ def render(found: Inspection) -> str:
         render_table(("SIZE", f"{found.size / MIB:.1f} MiB"), [["functions", str(found.functions)], *facts]),
         render_table(("FILTER", "CLASS", "CONFIG"), filters) if filters else "",
         render_table(("SECTION", "KIB"), [[name, f"{size / KIB:.1f}"] for name, size in sizes]),
+        _modules(found.modules),
         "CALLS OF ENVOY\n" + "\n".join(found.imports),
         "CALLED BY ENVOY\n" + "\n".join(found.exports),
         render_modules(manifest) if manifest else "",
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _modules(modules: Mapping[str, int]) -> str:
+    """The largest Python modules; the others in one line."""
+    if not modules:
+        return ""
+    ordered = sorted(modules.items(), key=lambda item: (-item[1], item[0]))
+    rows = [[name, f"{size / KIB:.1f}"] for name, size in ordered[:MOST_MODULES]]
+    if others := ordered[MOST_MODULES:]:
+        rows.append([f"{len(others)} others", f"{sum(size for _, size in others) / KIB:.1f}"])
+    return render_table(("PYTHON MODULE (part of data)", "KIB"), [*rows, ["all", f"{sum(modules.values()) / KIB:.1f}"]])
 
 
 def _fields(schema: Mapping[str, Any]) -> str:

@@ -28,6 +28,18 @@ def test_inspect_tells_filters_configuration_and_modules(module: Path) -> None:
     assert "proxy_on_tick" in found["exports"]
 
 
+def test_inspect_tells_what_python_modules_take(module: Path) -> None:
+    found = json.loads(lateen("inspect", str(module), "-o", "json").stdout)
+    sizes = found["modules"]
+    assert sizes.keys() <= set(found["manifest"]["modules"])
+    assert sizes["typing"] > 100_000
+    assert sizes["filters.sdk.dispatch"] > 10_000
+    assert sum(sizes.values()) < found["sections"]["data"]
+    page = lateen("inspect", str(module)).stdout
+    assert "PYTHON MODULE (part of data)" in page
+    assert " others " in page
+
+
 def test_inspect_refuses_what_is_no_module(tmp_path: Path) -> None:
     (tmp_path / "x.wasm").write_text("no")
     result = lateen("inspect", str(tmp_path / "x.wasm"))

@@ -49,3 +49,16 @@ def test_what_only_looks_like_a_string_starts_no_walk() -> None:
     before = bytes(content)
     assert clear_heap(content, {"PyUnicode_Type": STRING}) == 0
     assert bytes(content) == before
+
+
+def test_what_is_left_of_the_heap_is_cleared() -> None:
+    content = heap()[:-24]
+    top = len(content)
+    content += struct.pack("<II", 0, 4096 | 1) + JUNK * 4088
+    for rest in (b"", b"\0\0\0\0\x28"):
+        found = bytearray(content + rest)
+        clear_heap(found, {"PyUnicode_Type": STRING})
+        assert found[top:] == content[top : top + 8] + bytes(4088) + rest
+    used = content[: top + 4] + struct.pack("<I", 4096 | 3) + content[top + 8 :]
+    clear_heap(used, {"PyUnicode_Type": STRING})
+    assert used.endswith(JUNK * 4088)
