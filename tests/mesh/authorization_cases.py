@@ -1,12 +1,14 @@
 """What `analyze` finds about AuthorizationPolicies that do not do what they look like."""
 
-from tests.mesh.analysis_cases import OLD, STRICT, SVC, YOUNG, NearMiss, Trigger, W, policy
+from tests.mesh.analysis_cases import OLD, STRICT, SVC, YOUNG, NearMiss, Trigger, W, gateway, k8s_gateway, policy
 from tests.mesh.views import doc, service, workload
 
 TCP_SVC = service(
     "n/a", ports="[{port: 80, name: http, targetPort: 8080}, {port: 6379, name: tcp-redis, targetPort: 6379}]"
 )
 NONE = doc("AuthorizationPolicy/n/none", "spec: {action: DENY, rules: [{}]}")
+GW_W = workload("n/g", "{gateway.networking.k8s.io/gateway-name: gw, app: g}", "10.0.0.9")
+GW_SVC = service("n/g", "{app: g}", "[{port: 443, name: https, targetPort: 8443}]")
 W2 = workload("n/w2", "{app: b}", "10.0.0.2")
 GET = "rules: [{to: [{operation: {methods: [GET]}}]}]"
 
@@ -31,6 +33,10 @@ TRIGGERS = (
             (TCP_SVC, W, STRICT, ap("action: DENY, rules: [{from: [{source: {namespaces: [x]}}]}, {when: [{key: 'request.headers[a]', values: [b]}]}]"))),
     Trigger("LTN0220", "warning", P, FROM + "requestPrincipals", "never matches", "",
             (TCP_SVC, W, STRICT, ap("action: AUDIT, rules: [{from: [{source: {requestPrincipals: ['*']}}], to: [{operation: {ports: ['6379']}}]}]"))),
+    Trigger("LTN0220", "warning", P, "spec.rules[0].to[0].operation.methods", "port 8443 of n/g carries TCP", "",
+            (GW_SVC, GW_W, k8s_gateway("[{name: tls, port: 443, protocol: TLS, tls: {mode: Passthrough}}]"), STRICT, ap(GET))),
+    Trigger("LTN0220", "warning", P, "spec.rules[0].to[0].operation.methods", "port 8443 of n/g carries TCP", "",
+            (GW_SVC, workload("n/g", "{app: g}"), gateway("selector: {app: g}, servers: [{port: {number: 443, name: t, protocol: TLS}, hosts: ['*'], tls: {mode: PASSTHROUGH}}]"), STRICT, ap(GET))),
     Trigger("LTN0221", "warning", P, FROM + "notPrincipals", "so this allows them: n/w takes plaintext (mutual TLS is PERMISSIVE)", "STRICT",
             (SVC, W, sources("notPrincipals: [evil]"))),
     Trigger("LTN0221", "warning", P, "spec.rules[0].when[0].key", "so this allows them", "",
@@ -52,6 +58,10 @@ NEAR_MISSES = (
     NearMiss("LTN0220", "a rule for the HTTP port", (TCP_SVC, W, ap("rules: [{to: [{operation: {methods: [GET], ports: ['8080']}}]}]"))),
     NearMiss("LTN0220", "a condition on the port",
              (TCP_SVC, W, ap("rules: [{to: [{operation: {methods: [GET]}}], when: [{key: destination.port, notValues: ['6379']}]}]"))),
+    NearMiss("LTN0220", "a gateway that ends TLS",
+             (GW_SVC, GW_W, k8s_gateway("[{name: https, port: 443, protocol: HTTPS, tls: {certificateRefs: [{name: c}]}}]"), STRICT, ap(GET))),
+    NearMiss("LTN0220", "a gateway of Istio's that ends TLS",
+             (GW_SVC, workload("n/g", "{app: g}"), gateway("selector: {app: g}, servers: [{port: {number: 443, name: h, protocol: HTTPS}, hosts: ['*'], tls: {mode: SIMPLE, credentialName: c}}]"), STRICT, ap(GET))),
     NearMiss("LTN0220", "no HTTP fields", (TCP_SVC, W, sources("namespaces: [x]"))),
     NearMiss("LTN0220", "a workload with HTTP ports only",
              (TCP_SVC, W, service("n/b", "{app: b}"), W2, ap(f"selector: {{matchLabels: {{app: b}}}}, {GET}"))),

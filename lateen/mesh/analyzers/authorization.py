@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from lateen.mesh.analyzers.report import Report
 from lateen.mesh.authorizationpolicy import Action, AuthorizationPolicy, Operation, Rule, Source
 from lateen.mesh.diagnostics import Severity
+from lateen.mesh.gateway import ServerTLSmode
 from lateen.mesh.kinds import ResourceKey
 from lateen.mesh.peerauthentication import MutualTlsMode
 from lateen.mesh.workloads import Workload
@@ -17,6 +18,9 @@ _HTTP_SOURCE = ("request_principals", "not_request_principals")
 _HTTP_OPERATION = ("hosts", "not_hosts", "methods", "not_methods", "paths", "not_paths")
 _HTTP_KEYS = "request."
 _RULES: Path = ("spec", "rules")
+_HTTP_LISTENERS = frozenset({"HTTP", "HTTPS"})
+_HTTP_SERVERS = frozenset({"HTTP", "HTTPS", "HTTP2", "GRPC", "GRPC-WEB"})
+_PASSED_THROUGH = frozenset({ServerTLSmode.PASSTHROUGH, ServerTLSmode.AUTO_PASSTHROUGH})
 
 
 def analyze_authorization(report: Report) -> None:
@@ -88,10 +92,22 @@ def _alias(model: type[Source | Operation], name: str) -> str:
 
 def _tcp_ports(report: Report, workload: Workload) -> list[int]:
     served = report.view.services_of(workload)
-    return sorted(
-        {target for _, port, target in served if not port.protocol.is_http and not port.protocol.is_sniffed}
-        - {target for _, port, target in served if port.protocol.is_http}
-    )
+    read = _read_by_gateway(report, workload)
+    http = {target for _, port, target in served if port.protocol.is_http or not read.isdisjoint({port.number, target})}
+    return sorted({target for _, port, target in served if not port.protocol.is_sniffed} - http)
+
+
+def _read_by_gateway(report: Report, workload: Workload) -> set[int]:
+    """The ports on which a gateway reads HTTP, whatever its Service says of them: with HTTPS it ends TLS there."""
+    gateway = report.view.k8s_gateway_of(workload)
+    listeners = gateway.spec.listeners if gateway is not None else ()
+    found = {listener.port for listener in listeners if listener.protocol in _HTTP_LISTENERS}
+    for istio in report.view.istio_gateways(workload):
+        for server in istio.spec.servers:
+            passed = server.tls is not None and server.tls.mode in _PASSED_THROUGH
+            if str(server.port.protocol).upper() in _HTTP_SERVERS and not passed:
+                found.add(server.port.number)
+    return found
 
 
 def _reaches(rule: Rule, port: int) -> bool:
