@@ -209,7 +209,7 @@ class Pusher:
 
     def refused(self, event: Refused) -> None:
         """Envoy refused something: go on with the versions before of the resources of the mesh behind it, if these are known."""
-        keys = suspects(event.blob, event.accepted)
+        keys = sorted(suspects(event.blob, event.accepted))
         if aside := self.quarantine.hold(keys, event.blob, event.accepted, event.message):
             named = ", ".join(sorted(map(str, aside)))
             self._log.warning(

@@ -5,14 +5,21 @@ from collections.abc import AsyncIterator, Iterable
 
 import pytest
 
+from lateen.controlplane.connection import Connection
 from lateen.controlplane.events import Events
 from lateen.controlplane.inventory import Inventory, Origin
 from lateen.controlplane.metrics import Metrics
+from lateen.controlplane.names import PUSH_ORDER, RDS
+from lateen.controlplane.proxy import Proxy
 from lateen.controlplane.push import Debounce, Pusher
+from lateen.controlplane.session import Refused, StreamSession, Style
+from lateen.envoyapi.envoy.config.core.v3 import base_pb2
+from lateen.mesh.identity import SpiffeId
 from lateen.mesh.loader import Located, load_text
 from lateen.mesh.meshconfig import MeshConfig
 from lateen.mesh.view import MeshView
 from tests.controlplane.harness import ChosenResources
+from tests.controlplane.test_quarantine import configuration
 from tests.fakes.clock import FakeClock
 
 
@@ -65,6 +72,13 @@ class World:
             while len(self.translator.hosts) < count:  # noqa: ASYNC110 - it happens in a thread
                 await asyncio.sleep(0.001)
 
+    async def shows(self, *hosts: str) -> None:
+        """Let time go by until the newest view has these hosts."""
+        async with asyncio.timeout(60):
+            while self.translator.hosts[-1] != set(hosts):
+                await self.clock.advance(0.05)
+                await asyncio.sleep(0.001)
+
 
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
@@ -105,3 +119,33 @@ async def test_the_change_that_breaks_the_view_is_left_out_and_the_others_go_on(
     await world.pusher.flush()
     assert world.translator.hosts[-1] == {"a2.example", "b2.example", "c1.example"}
     assert world.pusher.view_errors == {}
+
+
+async def test_of_two_changes_the_one_to_blame_is_found_though_a_proxy_never_answers(world: World) -> None:
+    old, new, bad = entry("a", "a1.example"), entry("a", "a2.example"), entry("b", "b1.example")
+    world.change(old)
+    await world.pusher.flush()
+    proxy = Proxy.from_node(base_pb2.Node(id="sidecar~10.0.0.1~orders-0.shop~shop.svc.cluster.local"))
+    await world.pusher.attach(
+        Connection(
+            1,
+            proxy,
+            SpiffeId("cluster.local", "shop", "x"),
+            frozenset(PUSH_ORDER),
+            StreamSession(Style.DELTA),
+            world.clock.now(),
+        )
+    )
+    a, b = old.resource.key, bad.resource.key
+    accepted = configuration((a, "/old"))
+    world.change(new, bad)
+    await world.pusher.flush()
+    world.pusher.refused(Refused(RDS, configuration((a, "/new"), (b, "/bad")), "no", accepted))
+    assert world.pusher.quarantine.undecided == (a, b)
+    await world.shows("a1.example")
+    await world.shows("a2.example")
+    await world.shows("a2.example", "b1.example")
+    world.pusher.refused(Refused(RDS, configuration((a, "/new"), (b, "/bad")), "no", configuration((a, "/new"))))
+    await world.shows("a2.example")
+    assert not world.pusher.quarantine.undecided
+    assert [q.located for q in world.pusher.quarantine.refusals] == [bad]
