@@ -1,5 +1,7 @@
 """Reads the directory that `lateen up` is given, and notices when it changes."""
 
+import contextlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,11 +107,10 @@ def _needless_second_document(text: str, file: str, findings: Findings) -> None:
 def fingerprint(directory: Path) -> Mapping[str, tuple[int, int, int]]:
     """Changes whenever a manifest does: inode, size and modification time of each."""
     found: dict[str, tuple[int, int, int]] = {}
-    for path in directory.rglob("*"):
-        if path.suffix in SUFFIXES:
-            try:
-                status = path.stat()
-            except OSError:
-                continue
-            found[str(path)] = (status.st_ino, status.st_size, status.st_mtime_ns)
+    for folder, _, names in os.walk(directory):  # which, unlike rglob, passes over directories that go away meanwhile
+        for path in (Path(folder, name) for name in names):
+            if path.suffix in SUFFIXES:
+                with contextlib.suppress(OSError):
+                    status = path.stat()
+                    found[str(path)] = (status.st_ino, status.st_size, status.st_mtime_ns)
     return found

@@ -1,5 +1,6 @@
 """Text to typed resources with positions, or Diagnostics: everything that is wrong, at once. Reading files is the only I/O here."""
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
@@ -120,7 +121,9 @@ def _file_problem(code: str, message: str, file: str, hint: str = "") -> Diagnos
 def _files(paths: Iterable[FilePath | str]) -> Iterator[tuple[FilePath, str]]:
     for path in map(FilePath, paths):
         if path.is_dir():
-            found = (p for p in path.rglob("*") if p.suffix in _SUFFIXES and p.is_file())
+            # os.walk, unlike rglob, passes over directories that go away meanwhile.
+            inside = (FilePath(folder, name) for folder, _, names in os.walk(path) for name in names)
+            found = (p for p in inside if p.suffix in _SUFFIXES and p.is_file())
             yield from (
                 (p, "") for p in sorted(found) if not any(part.startswith(".") for part in p.relative_to(path).parts)
             )
