@@ -320,7 +320,7 @@ async def test_audit_and_dry_run_are_in_log_and_metrics_and_decide_nothing(tmp_p
         assert 'lateen_authz_decisions_total{policy="payments/p0",verdict="allow"} 4.0' in metrics
 
 
-async def test_an_issuer_with_a_private_authority(tmp_path: Path) -> None:
+async def test_an_issuer_with_a_private_authority_that_answers_late(tmp_path: Path) -> None:
     authority = TestAuthority()
     pair = authority.issue("", "localhost")
     (tmp_path / "issuer.pem").write_text(pair.certificate + pair.key)
@@ -328,10 +328,18 @@ async def test_an_issuer_with_a_private_authority(tmp_path: Path) -> None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(tmp_path / "issuer.pem")
     async with key_server(context) as issuer, running_mesh(tmp_path, "--jwks-ca-file", f"{tmp_path}/ca.pem") as mesh:
-        issuer.answers["/jwks"] = (200, {}, tokens.JWKS.encode())
         await mesh.apply({"jwtRules": [{"issuer": tokens.ISSUER, "jwksUri": f"{issuer.url}/jwks"}]}, {"rules": [{}]})
-        assert (await mesh.call("GET", "/", authorization=f"Bearer {tokens.token()}")).status_code == 200
-        assert issuer.asked == ["/jwks"]
+        refused = await mesh.call("GET", "/", authorization=f"Bearer {tokens.token()}")
+        assert (refused.status_code, refused.text) == (401, "Jwks remote fetch is failed")
+        record = (await mesh.denial(refused.headers["x-lateen-denial"])).json()
+        assert record["reason"] == "Jwks remote fetch is failed; status 404"
+        assert (await mesh.call("GET", "/")).status_code == 200
+        issuer.answers["/jwks"] = (200, {}, tokens.JWKS.encode())
+        async with asyncio.timeout(60):
+            while (await mesh.call("GET", "/", authorization=f"Bearer {tokens.token()}")).status_code != 200:  # noqa: ASYNC110 - the next attempt is awaited
+                await asyncio.sleep(0.05)
+        (source,) = (await mesh.get("/v1/keys")).json()["sources"]
+        assert (source["uri"], source["keys"] > 0, source["failures"]) == (f"{issuer.url}/jwks", True, 0)
 
 
 async def test_claims_become_headers_that_clients_cannot_forge(tmp_path: Path) -> None:
