@@ -10,7 +10,7 @@ from lateen.controlplane.plugin_keeper import PluginStanding, PluginState
 from lateen.controlplane.plugin_requests import NO_LUA, NO_MODULE, NO_USE, Problem, fit, requests_of
 from lateen.controlplane.wasm_binary import read_module
 from lateen.controlplane.wasm_fetch import MAX_MODULE_BYTES, check_digest
-from lateen.controlplane.wasm_url import ModuleError
+from lateen.controlplane.wasm_url import DigestError, ModuleError
 from lateen.mesh.diagnostics import Diagnostic, Severity
 from lateen.mesh.kinds import ResourceKey
 from lateen.mesh.problems import render_path
@@ -52,7 +52,7 @@ def file_findings(view: MeshView) -> tuple[Diagnostic, ...]:
                 data = path.read_bytes()
                 digest = check_digest(data, request.url.sha256)
             except ModuleError as error:
-                problem = Problem(NO_MODULE, (*request.base, "url"), str(error))
+                problem = request.blamed(str(error), digest=isinstance(error, DigestError))
             except OSError as error:
                 problem = Problem(NO_MODULE, (*request.base, "url"), f"{request.url}: {error.strerror}")
             else:

@@ -19,14 +19,14 @@ import structlog
 
 from lateen.clock import Clock, sleep_unless
 from lateen.controlplane.plugin_metrics import PluginMetrics
-from lateen.controlplane.plugin_requests import NO_MODULE, NO_USE, Problem, Request, fit, refused, requests_of
+from lateen.controlplane.plugin_requests import NO_USE, Problem, Request, fit, refused, requests_of
 from lateen.controlplane.plugin_trial import Trial, TrialUnavailableError
 from lateen.controlplane.plugins import LuaServing, Serving, WasmServing
 from lateen.controlplane.wasm_ahead import AheadOfTime
 from lateen.controlplane.wasm_binary import ModuleFacts, read_module
 from lateen.controlplane.wasm_fetch import Credentials, Fetcher
 from lateen.controlplane.wasm_store import ModuleStore
-from lateen.controlplane.wasm_url import ModuleError, ModuleUrl
+from lateen.controlplane.wasm_url import DigestError, ModuleError, ModuleUrl
 from lateen.mesh.kinds import ResourceKey
 from lateen.mesh.view import MeshView
 
@@ -91,6 +91,8 @@ class _Module:
         self.facts: ModuleFacts | None = None
         self.unusable = ""
         self.error = ""
+        self.other_digest = False
+        """Whether the error is that another sha256 is demanded."""
         self.failures = 0
         self.seen: tuple[int, ...] | None = None
         self.wake = asyncio.Event()
@@ -232,6 +234,7 @@ class PluginKeeper:
                 await self._take(module, data)
             self._metrics.fetches.labels("ok").inc()
         except ModuleError as error:
+            module.other_digest = isinstance(error, DigestError)
             self._failed(module, str(error))
         except OSError as error:
             module.seen = None
@@ -355,7 +358,7 @@ class PluginKeeper:
         if module is None or not (module.digest or module.error):
             return None
         if not module.digest:
-            return Problem(NO_MODULE, (*request.base, "url"), f"{module.url}: {module.error}")
+            return request.blamed(f"{module.url}: {module.error}", digest=module.other_digest)
         if module.facts is None:
             return Problem(NO_USE, (*request.base, "url"), module.unusable)
         return fit(request, module.digest, str(self._store.path(module.digest)), module.facts)
@@ -379,7 +382,7 @@ class PluginKeeper:
         module = self._modules.get(request.url) if request.url is not None else None
         stale = module.error if module is not None else ""
         if stale:
-            problem = Problem(NO_MODULE, (*request.base, "url"), f"{request.url}: {stale}")
+            problem = request.blamed(f"{request.url}: {stale}", digest=module is not None and module.other_digest)
             return PluginState(request.key, PluginStanding.READY, wanted, f"an older module: {stale}", problem)
         return PluginState(request.key, PluginStanding.READY, wanted)
 

@@ -51,6 +51,12 @@ class Request:
     network: bool = False
     script: LuaServing | None = None
     problem: Problem | None = None
+    pinned: bool = False
+    """Whether a field of its own says the sha256."""
+
+    def blamed(self, error: str, *, digest: bool) -> Problem:
+        """A module that cannot be had as a problem: on the line of `sha256` when that is what does not fit."""
+        return Problem(NO_MODULE, (*self.base, "sha256" if digest and self.pinned else "url"), error)
 
 
 def requests_of(view: MeshView) -> dict[ResourceKey, Request]:
@@ -82,7 +88,7 @@ def _request(view: MeshView, resource: WasmPlugin | TrafficExtension) -> Request
     return Request(
         resource.key, base, url, credentials, wasm.plugin_name or "",
         wasm.plugin_config if wasm.has("plugin_config") else None,
-        env, host_env, wasm.type is PluginType.NETWORK,
+        env, host_env, wasm.type is PluginType.NETWORK, pinned=bool(wasm.sha256),
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import httpx
 
 from lateen import fetching
-from lateen.controlplane.wasm_url import ModuleError, ModuleUrl
+from lateen.controlplane.wasm_url import DigestError, ModuleError, ModuleUrl
 from lateen.fetching import Answer
 
 MAX_MODULE_BYTES: Final = 64 * 1024 * 1024
@@ -81,10 +81,10 @@ class Fetcher:
 
 
 def check_digest(data: bytes, wanted: str) -> str:
-    """The sha256 of `data`; ModuleError when another one is wanted."""
+    """The sha256 of `data`; DigestError when another one is wanted."""
     digest = hashlib.sha256(data).hexdigest()
     if wanted and digest != wanted:
-        raise ModuleError(f"its sha256 is {digest}, not {wanted}")
+        raise DigestError(f"its sha256 is {digest}, not {wanted}")
     return digest
 
 

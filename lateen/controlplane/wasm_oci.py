@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from lateen.controlplane.wasm_fetch import Credentials, check_digest, get
-from lateen.controlplane.wasm_url import DEFAULT_REGISTRY, Image, ModuleError
+from lateen.controlplane.wasm_url import DEFAULT_REGISTRY, DigestError, Image, ModuleError
 from lateen.fetching import Answer
 
 _DOCKER_HUB: Final = "registry-1.docker.io"
@@ -53,7 +53,7 @@ async def pull(
         raise ModuleError("the image has no layers")
     module = await _module(registry, [layer for layer in layers if isinstance(layer, dict)], limit)
     if sha256 and sha256 not in digests and sha256 != hashlib.sha256(module).hexdigest():
-        raise ModuleError(f"the image's sha256 is {digests[0]}, not {sha256}")
+        raise DigestError(f"the image's sha256 is {digests[0]}, not {sha256}")
     return module
 
 

@@ -108,7 +108,7 @@ def _object(schema: Mapping[str, Any], value: Mapping[str, Any], path: Path) -> 
         elif more is False:
             meant = difflib.get_close_matches(key, fields, n=1)
             hint = f"did you mean {meant[0]}?" if meant else f"known: {', '.join(fields) or 'none'}"
-            yield (*path, key), f"no such field ({hint})"
+            yield (*path, key), f"is no field of the filter ({hint})"
     given = {spelled.get(key, key) for key in value}
     for name in schema.get("required", ()):
         if name not in given:

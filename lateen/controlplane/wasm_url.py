@@ -22,6 +22,10 @@ class ModuleError(ValueError):
     """A module cannot be had or used; the text is for the author of the plugin."""
 
 
+class DigestError(ModuleError):
+    """There is a module, but not the one whose sha256 is demanded."""
+
+
 @dataclass(frozen=True, slots=True)
 class Image:
     """An image in a registry. `reference` is a tag, or `sha256:DIGEST` of its manifest."""

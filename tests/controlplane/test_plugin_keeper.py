@@ -194,11 +194,11 @@ async def test_another_sha256_is_refused_and_what_ran_stays(rig: Rig) -> None:
     ("lines", "code", "line", "message"),
     [
         (["pluginName: one", "pluginConfig:", "  message: 5"], "LTN0403", 8, "message must be a string, got 5"),
-        (["pluginName: one", "pluginConfig:", "  mesage: a"], "LTN0403", 8, "did you mean message?"),
+        (["pluginName: one", "pluginConfig:", "  mesage: a"], "LTN0403", 8, "mesage is no field of the filter (did you mean message?)"),
         (["pluginName: one", "pluginConfig: {}"], "LTN0403", 7, "message is required"),
         (["pluginName: three"], "LTN0403", 6, "the module has no filter three, only one, two"),
         (["priority: 1"], "LTN0403", 4, "pluginName must say which filter of the module is meant: one, two"),
-        ([f"sha256: {'0' * 64}"], "LTN0401", 5, "its sha256 is"),
+        ([f"sha256: {'0' * 64}"], "LTN0401", 6, "its sha256 is"),
     ],
 )
 async def test_what_does_not_fit_is_told_with_its_line_and_the_last_good_stays(
