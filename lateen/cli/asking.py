@@ -8,7 +8,7 @@ from extauthz.answers import effective_headers
 from extauthz.authenticate import Authentication, Refusal, authenticate
 from extauthz.decide import Decision, Verdict, decide
 from extauthz.tokens import TokenCache, VerifiedToken, read_unverified, verify_token
-from lateen.controlplane.authorization import broken_rules, native_problem
+from lateen.controlplane.authorization import broken_rules, is_dry_run, native_problem, only_reports
 from lateen.controlplane.custom_authz import provider_problem
 from lateen.jwks.keys import JwksError, KeySet, parse_jwks
 from lateen.mesh.authorizationpolicy import Action, AuthorizationPolicy
@@ -19,7 +19,7 @@ from lateen.mesh.peerauthentication import MutualTlsMode, PeerAuthentication
 from lateen.mesh.requestauthentication import RequestAuthentication
 from lateen.mesh.view import MeshView
 from lateen.mesh.workloads import Workload
-from lateen.policy.compile import DRY_RUN, AttachedPolicy, PolicyOrigin, PolicySet, compile_policies
+from lateen.policy.compile import AttachedPolicy, PolicyOrigin, PolicySet, compile_policies
 from lateen.policy.errors import PolicyError
 from lateen.policy.explain import rule_matches, trace_policies
 from lateen.policy.request import CheckInput
@@ -98,7 +98,7 @@ def compile_for(view: MeshView, workload: Workload) -> Applying:
         AttachedPolicy(
             _origin(view, policy.key),
             policy.spec,
-            dry_run=policy.metadata.annotations.get(DRY_RUN, "").lower() == "true",
+            dry_run=is_dry_run(policy),
         )
         for policy in view.authorization_policies(workload)
     ]
@@ -159,7 +159,8 @@ def ask(view: MeshView, applying: Applying, question: Question, keys_of: KeysOf,
 
 def refused(view: MeshView, workload: Workload, question: Question, error: PolicyError) -> Answer:
     """The answer where the policies of a workload cannot be compiled: everything is denied, by the first that cannot."""
-    applying: list[AuthorizationPolicy | RequestAuthentication] = [*view.authorization_policies(workload)]
+    deciding = [policy for policy in view.authorization_policies(workload) if not only_reports(policy)]
+    applying: list[AuthorizationPolicy | RequestAuthentication] = [*deciding]
     applying += view.request_authentications(workload)
     broken = ((policy.key, index) for policy in applying for index, _ in broken_rules(view, policy))
     key, index = next(broken, (None, None))

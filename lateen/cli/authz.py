@@ -7,7 +7,7 @@ from typing import Any, Final
 from lateen.cli.exits import Exit
 from lateen.cli.meshview import find_workload, view_of_files, view_of_running
 from lateen.cli.output import Format, emit, render_data, render_table, say
-from lateen.controlplane.authorization import broken_rules, native_problem
+from lateen.controlplane.authorization import broken_rules, is_dry_run, native_problem, only_reports
 from lateen.controlplane.custom_authz import provider_problem
 from lateen.mesh.authorizationpolicy import Action, AuthorizationPolicy
 from lateen.mesh.engine import engine_of
@@ -16,7 +16,6 @@ from lateen.mesh.metadata import Resource
 from lateen.mesh.requestauthentication import RequestAuthentication
 from lateen.mesh.view import MeshView
 from lateen.mesh.workloads import Workload
-from lateen.policy.compile import DRY_RUN
 
 _ORDER = (Action.CUSTOM, Action.DENY, Action.ALLOW, Action.AUDIT)
 
@@ -69,7 +68,10 @@ _DENIES_ALL: Final = "everything is denied: "
 
 def _problem(view: MeshView, policy: AuthorizationPolicy | RequestAuthentication, *, native: bool) -> str:
     for index, problem in broken_rules(view, policy):
-        return f"{_DENIES_ALL}{f'rules[{index}]: ' if index is not None else ''}{problem}"
+        effect = (
+            "it reports nothing: " if isinstance(policy, AuthorizationPolicy) and only_reports(policy) else _DENIES_ALL
+        )
+        return f"{effect}{f'rules[{index}]: ' if index is not None else ''}{problem}"
     if native and (problem := native_problem(view, policy)):
         return _DENIES_ALL + problem
     if isinstance(policy, AuthorizationPolicy) and policy.spec.action is Action.CUSTOM:
@@ -77,11 +79,6 @@ def _problem(view: MeshView, policy: AuthorizationPolicy | RequestAuthentication
         if problem := provider_problem(view, name):
             return f"what its rules match is denied: {problem}"
     return ""
-
-
-def is_dry_run(policy: AuthorizationPolicy) -> bool:
-    """Whether a policy is only tried."""
-    return policy.metadata.annotations.get(DRY_RUN, "").lower() == "true"
 
 
 def _policy(view: MeshView, policy: AuthorizationPolicy) -> dict[str, Any]:

@@ -83,6 +83,16 @@ def checks_of(view: MeshView, workload: Workload, keys: KeysOf = no_keys, *, rou
         return Checks((_http_rbac(refused),), (_network_rbac(refused),), ask, namespace)
 
 
+def only_reports(policy: AuthorizationPolicy) -> bool:
+    """Whether a policy decides nothing: AUDIT, or in dry-run."""
+    return policy.spec.action is Action.AUDIT or is_dry_run(policy)
+
+
+def is_dry_run(policy: AuthorizationPolicy) -> bool:
+    """Whether a policy is only tried."""
+    return policy.metadata.annotations.get(DRY_RUN, "").lower() == "true"
+
+
 def applying_to(
     view: MeshView, policies: Sequence[AuthorizationPolicy], authentications: Sequence[RequestAuthentication]
 ) -> Applying:
@@ -92,7 +102,7 @@ def applying_to(
         AttachedPolicy(
             PolicyOrigin(p.namespace, p.name),
             p.spec,
-            dry_run=p.metadata.annotations.get(DRY_RUN, "").lower() == "true",
+            dry_run=is_dry_run(p),
         )
         for p in policies
     ]
@@ -110,7 +120,10 @@ def applying_to(
 def broken_rules(
     view: MeshView, policy: AuthorizationPolicy | RequestAuthentication
 ) -> Iterator[tuple[int | None, str]]:
-    """Each rule that no engine can enforce, by its index (None: the policy as a whole), and why. One is enough to deny everything."""
+    """Each rule that no engine can enforce, by its index (None: the policy as a whole), and why.
+
+    One is enough to deny everything, unless the policy only reports (`only_reports`).
+    """
     domains = (view.trust_domain, *view.mesh.trust_domain_aliases)
     if isinstance(policy, RequestAuthentication):
         try:
@@ -119,7 +132,7 @@ def broken_rules(
             yield None, str(error)
         return
     for index, rule in enumerate(policy.spec.rules):
-        alone = policy.spec.model_copy(update={"rules": (rule,)})
+        alone = policy.spec.model_copy(update={"rules": (rule,), "action": Action.DENY})
         try:
             compile_policies([AttachedPolicy(PolicyOrigin(policy.namespace, policy.name), alone)], domains)
         except (PolicyError, ValueError) as error:

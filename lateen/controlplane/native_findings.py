@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from lateen.controlplane.authorization import broken_rules, native_problem
+from lateen.controlplane.authorization import broken_rules, native_problem, only_reports
 from lateen.controlplane.custom_authz import provider_problem
 from lateen.mesh.analyzers.expected import with_expected_workloads
 from lateen.mesh.authorizationpolicy import Action, AuthorizationPolicy
@@ -44,11 +44,12 @@ def _unknown_engines(view: MeshView) -> Iterator[Diagnostic]:
 def _broken(view: MeshView) -> Iterator[Diagnostic]:
     """Each rule of each policy that no engine can enforce, selected by a workload or not."""
     hint = "correct it: everything to its workloads is denied as long as it stands like this"
+    silent = "correct it: it reports nothing as long as it stands like this"
     for policy in view.get("AuthorizationPolicy"):
         if isinstance(policy, AuthorizationPolicy):
             for index, problem in broken_rules(view, policy):
                 at: Path = ("spec",) if index is None else ("spec", "rules", index)
-                yield _finding(view, policy, "LTN0305", problem, hint, at)
+                yield _finding(view, policy, "LTN0305", problem, silent if only_reports(policy) else hint, at)
     for authentication in view.get("RequestAuthentication"):
         if isinstance(authentication, RequestAuthentication):
             for _, problem in broken_rules(view, authentication):

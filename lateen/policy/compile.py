@@ -35,6 +35,11 @@ class AttachedPolicy:
     spec: AuthorizationPolicySpec
     dry_run: bool = False
 
+    @property
+    def only_reports(self) -> bool:
+        """Whether it decides nothing."""
+        return self.dry_run or self.spec.action is Action.AUDIT
+
 
 @dataclass(frozen=True, slots=True)
 class PolicySet:
@@ -58,7 +63,10 @@ class PolicySet:
 def compile_policies(
     policies: Sequence[AttachedPolicy], trust_domains: Sequence[str] = ("cluster.local",)
 ) -> PolicySet:
-    """Compile what applies to one workload; PolicyError names the policy that cannot be."""
+    """Compile what applies to one workload; PolicyError names the policy that cannot be.
+
+    A rule that only reports (AUDIT, dry-run) and cannot be compiled reports nothing: it must not deny what it does not decide.
+    """
     constants = Constants()
     rules: dict[tuple[Action, bool], list[CompiledRule]] = {}
     for policy in policies:
@@ -68,6 +76,8 @@ def compile_policies(
             try:
                 compiled.append(_compile_rule(policy, index, rule, context))
             except PolicyError as error:
+                if policy.only_reports:
+                    continue
                 raise PolicyError(f"AuthorizationPolicy {policy.origin} rules[{index}]: {error}") from None
 
     def table(action: Action, *, dry_run: bool = False) -> RuleTable:

@@ -102,6 +102,23 @@ def test_a_rule_that_means_nothing_is_found_and_denies_everything(rule: str, eng
         compile_policies([AttachedPolicy(PolicyOrigin("default", "p"), policy.spec)])
 
 
+@pytest.mark.parametrize("engine", ["extAuthz", "native"])
+@pytest.mark.parametrize(("action", "dry_run"), [("AUDIT", "false"), ("DENY", "true")])
+def test_what_only_reports_denies_nothing_when_it_is_broken(engine: str, action: str, dry_run: str) -> None:
+    text = _MESH.replace("ENGINE", engine).replace("SPEC", f"{{action: {action}, rules: [{_BROKEN[0]}]}}")
+    text = text.replace("name: p,", f"name: p, annotations: {{istio.io/dry-run: '{dry_run}'}},")
+    view = MeshView.build(load_text(text, "a.yaml").resources, MeshConfig())
+    (found,) = native_findings(view)
+    assert (found.code, found.hint) == ("LTN0305", "correct it: it reports nothing as long as it stands like this")
+    (policy,) = view.get("AuthorizationPolicy")
+    assert isinstance(policy, AuthorizationPolicy)
+    attached = AttachedPolicy(PolicyOrigin("default", "p"), policy.spec, dry_run=dry_run == "true")
+    compiled = compile_policies([attached])
+    assert not compiled.deny.rules
+    assert not compiled.audit.rules
+    assert not compiled.dry_run_deny.rules
+
+
 @pytest.mark.parametrize("rule", ['{jwks: "{}"}', "{}", '{jwks: "{\\"keys\\": [{\\"kty\\": \\"oct\\"}]}"}'])
 def test_token_rules_without_usable_keys_are_found(rule: str) -> None:
     text = (
