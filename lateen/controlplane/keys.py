@@ -20,7 +20,7 @@ from lateen.policy.tokens import KeySource, TokenRule, compile_token_rules
 
 REFRESH_SECONDS: Final = 60.0
 """How often keys are fetched for proxies: nobody tells us when a proxy meets a `kid` that it does not know, so this bounds a rotation."""
-_FIRST_ANSWERS_SECONDS: Final = 1.0
+_FIRST_ANSWERS_SECONDS: Final = 5.0  # as long as a fetch may take by default
 _TIMING: Final = Timing(refresh=REFRESH_SECONDS, retry_ceiling=REFRESH_SECONDS)
 
 
@@ -42,7 +42,7 @@ class Keys:
         return self._page()
 
     async def follow(self, view: MeshView) -> None:
-        """Fetch what the proxies of this view need, and nothing else; waits a second at most for sources never asked before.
+        """Fetch what the proxies of this view need, and nothing else; waits 5 s at most for sources never asked before.
 
         So a proxy that begins to verify tokens itself begins with keys, unless their issuer is slow or down.
         """
