@@ -4,7 +4,7 @@ An error of the connection ends it with GOAWAY, one of a stream with RST_STREAM,
 are RFC 9113's. Everything a client can make us hold or do is bounded by `Limits`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Final
 
 from lateen.wire import frames
@@ -14,7 +14,7 @@ from lateen.wire.frames import ErrorCode, Http2Error, Setting
 from lateen.wire.headers import HeaderCache, HeaderDecoder
 from lateen.wire.lifetime import NEVER
 from lateen.wire.limits import Limits
-from lateen.wire.refusals import NO_ROOM, TOO_LATE, Refusal
+from lateen.wire.refusals import NO_ROOM, TOO_LATE, UNKNOWN_METHOD, Refusal
 from lateen.wire.speaker import DRAIN_PING, Speaker
 from lateen.wire.streams import Stream, problem
 
@@ -38,13 +38,16 @@ class Connection(Speaker):
         refused: dict[str, int] | None = None,
         age: float | None = None,
         room: Callable[[int], bool] | None = None,
+        serves: Container[str] | None = None,
     ) -> None:
         """`cache` and `refused` (counts by reason) may be shared by all connections of a server; `age` varies the limit.
 
-        `room` says whether the server may hold so many bytes more, beyond each connection's share.
+        `room` says whether the server may hold so many bytes more, beyond each connection's share. `serves`: the paths of the methods
+        there are, if known; a call of another need not be complete to be refused, as that of a stream may never be.
         """
         super().__init__(limits, now, age, refused, room)
         self.peer_identity = peer_identity
+        self._serves = serves
         self._decoder = HeaderDecoder(cache if cache is not None else HeaderCache(limits), limits)
         self._partial = bytearray()
         self._need = len(frames.PREFACE)
@@ -255,6 +258,8 @@ class Connection(Speaker):
         wrong: Refusal | None = None
         if stream.head.refusal is not None:
             stream.passed_over += len(payload)
+        elif self._serves is not None and stream.head.path not in self._serves:
+            wrong = UNKNOWN_METHOD
         else:
             if not stream.body:
                 stream.body = bytearray()

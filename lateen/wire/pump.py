@@ -163,6 +163,7 @@ class Pump(asyncio.BufferedProtocol):
             refused=server.stats.refused,
             age=server.age(),
             room=self._has_room,
+            serves=server.handlers,
         )
         self._flush()
 

@@ -31,6 +31,7 @@ COMPRESSED = Refusal("compressed", StatusCode.INTERNAL, "a compressed message, a
 BAD_PREFIX = Refusal("framing", StatusCode.INTERNAL, "a message with an unknown compression flag")
 CUT_SHORT = Refusal("framing", StatusCode.INTERNAL, "the request ends in the middle of a message")
 NOT_ONE_MESSAGE = Refusal("framing", StatusCode.UNIMPLEMENTED, "unary calls have exactly one request message")
+UNKNOWN_METHOD = Refusal("unknown_method", StatusCode.UNIMPLEMENTED, "unknown method")
 NO_ROOM = Refusal("input", StatusCode.RESOURCE_EXHAUSTED, "too many bytes of incomplete requests on this connection")
 TOO_SLOW = Refusal("slow_request", StatusCode.DEADLINE_EXCEEDED, "the request took too long to arrive")
 TOO_LATE = Refusal("deadline", StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")  # as grpcio has it

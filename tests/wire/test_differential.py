@@ -1,6 +1,7 @@
 """The same handlers on `lateen.wire` and on grpcio: grpcio's clients must not be able to tell which is which."""
 
 import asyncio
+import contextlib
 import json
 import threading
 import time
@@ -123,6 +124,14 @@ async def channel(request: pytest.FixtureRequest) -> AsyncIterator[grpc.aio.Chan
     running: Process = request.getfixturevalue(request.param)
     async with grpc.aio.insecure_channel(running.address) as opened:
         yield opened
+
+
+async def test_a_stream_to_an_unknown_method_is_refused_before_it_ends(channel: grpc.aio.Channel) -> None:
+    """As tools ask for the reflection service."""
+    call: grpc.aio.StreamStreamCall[bytes, bytes] = channel.stream_stream("/no.Such/Stream")(timeout=20)
+    with contextlib.suppress(grpc.aio.AioRpcError):  # it may have ended already
+        await call.write(b"a first message, and the stream stays open")
+    assert await call.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 async def state(channel: grpc.aio.Channel) -> dict[str, int]:
