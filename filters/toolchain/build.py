@@ -5,12 +5,15 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import os
+import re
 import secrets
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +27,8 @@ from filters.toolchain.seeding import MOMENT
 from filters.toolchain.shim import Limits
 
 COMPONENTIZE_VERSION = "0.25.1"
+_PLACE = re.compile(r'\s*File "/0/([^"]+)", line (\d+)')
+_NO_MODULE = re.compile(r"ModuleNotFoundError: No module named '([^']+)'")
 """The one whose component this linker knows; see prune and graph."""
 ENTRY = "lateen_entry"
 TIMEOUT = 300.0
@@ -216,7 +221,22 @@ def _explain(output: str, warnings: tuple[Finding, ...]) -> str:
     lines = output[max(0, output.rfind("Traceback (most recent call last)")) :].splitlines()
     end = next((place for place, line in enumerate(lines[1:], 1) if line and not line[0].isspace()), len(lines))
     kept = [line for line in lines[: end + 1] if "importlib._bootstrap" not in line][-30:]
-    return "\n".join(["the filter cannot be imported", *kept, *(f"\n{finding}" for finding in warnings)])
+    reasons = [str(finding) for finding in warnings] or _missing_in_c(kept)
+    return "\n".join(["the filter cannot be imported", *kept, *(f"\n{reason}" for reason in reasons)])
+
+
+def _missing_in_c(traceback: Sequence[str]) -> list[str]:
+    """Of a standard module that CPython has no C code for in Wasm: the filter's line that imports it, and why that fails."""
+    missing = next((found[1] for line in traceback if (found := _NO_MODULE.match(line))), "")
+    if not missing or not (is_standard(missing) or missing.startswith("_")):
+        return []
+    places = [(found[1], found[2], source) for line, source in pairwise(traceback) if (found := _PLACE.match(line))]
+    own = [
+        f"{file}:{number}: {source.strip()}\n    "
+        for file, number, source in places
+        if not file.startswith("lateen_entry")
+    ]
+    return [f"{own[-1] if own else ''}{missing} is written in C, and not part of CPython in Wasm"]
 
 
 __all__ = ["BuildError", "Built", "MalformedModuleError", "build", "find_sources"]

@@ -42,6 +42,7 @@ IMPOSSIBLE: Mapping[str, str] = {
         ("sqlite3", "dbm", "shelve", "mmap", "tempfile", "shutil", "fcntl"),
         "there are no files in Wasm: use self.shared, or configuration",
     ),
+    **dict.fromkeys(("bz2", "lzma", "resource"), "its C module is not part of CPython in Wasm"),
     "lateen_filter.testing": "the test kit stays out of the module: import it in tests only",
     **dict.fromkeys(("ctypes", "cffi", "_ctypes"), "there is no dynamic linking in Wasm"),
     **dict.fromkeys(("tkinter", "curses", "readline", "termios"), "there is no terminal in Wasm"),
@@ -56,8 +57,11 @@ LATE_IMPORTS: Mapping[str, str] = {"strptime": "_strptime", "uuid3": "hashlib", 
 """Names whose functions in the standard library import something when they are called."""
 
 
+NO_FILES = "there are no files in Wasm: what a filter needs comes with its configuration"
+
+
 class Finding(NamedTuple):
-    """An import that cannot work, with its place."""
+    """An import (or call) that cannot work, with its place."""
 
     file: str
     line: int
@@ -97,6 +101,7 @@ def read_imports(sources: Iterable[tuple[str, Path]]) -> Imports:
                 reason = _impossible(name)
                 if reason:
                     findings.append(Finding(str(path), node.lineno, name, reason, lines[node.lineno - 1]))
+        findings += [Finding(str(path), line, "open", NO_FILES, lines[line - 1]) for line in _opened(tree)]
     return Imports(tuple(modules), tuple(dict.fromkeys(findings)), compiles)
 
 
@@ -116,6 +121,16 @@ def _mentioned_in_functions(tree: ast.AST) -> Iterable[str]:
                 yield from _mentioned(statement)
         elif isinstance(node, ast.Lambda):
             yield from _mentioned(node.body)
+
+
+def _opened(tree: ast.AST) -> Iterable[int]:
+    """Lines where a function opens a file by the built-in name; a function of that name of the author's own is another matter."""
+    nodes = list(ast.walk(tree))
+    functions = [node for node in nodes if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))]
+    if any(isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name == "open" for node in functions):
+        return
+    calls = (node for function in functions for node in ast.walk(function) if isinstance(node, ast.Call))
+    yield from sorted({call.lineno for call in calls if isinstance(call.func, ast.Name) and call.func.id == "open"})
 
 
 def _imports(tree: ast.AST) -> Iterable[ast.Import | ast.ImportFrom]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from filters.toolchain.build import BuildError, find_sources
+from filters.toolchain.build import BuildError, _explain, find_sources
 from filters.toolchain.imports import read_imports
 
 SOURCE = """
@@ -43,6 +43,47 @@ def test_what_cannot_work_is_told_with_its_line(tmp_path: Path) -> None:
         str(found[0])
         == f"{path}:9: import socket\n    there are no sockets in Wasm: use `await self.http.get(cluster, path)`"
     )
+
+
+def test_files_are_told_with_their_line(tmp_path: Path) -> None:
+    path = tmp_path / "gate.py"
+    path.write_text("TEXT = open('x')\n\ndef f(self):\n    import json\n    return json.load(open('y'))\n")
+    (found,) = read_imports([("gate", path)]).findings
+    assert str(found).startswith(f"{path}:5: return json.load(open('y'))\n    there are no files in Wasm")
+    path.write_text("def open(name):\n    return name\n\ndef f(self):\n    return open('y'), self.open('z')\n")
+    assert not read_imports([("gate", path)]).findings
+
+
+TRACEBACK = """Traceback (most recent call last):
+  File "/0/lateen_entry.py", line 51, in <module>
+    import probe
+  File "/0/probe.py", line 4, in <module>
+    import zoneinfo, tarfile
+"""
+
+
+@pytest.mark.parametrize(
+    ("rest", "said"),
+    [
+        ("ModuleNotFoundError: No module named 'syslog'", "syslog is written in C, and not part of CPython in Wasm"),
+        (
+            (
+                '  File "/python/bz2.py", line 17, in <module>\n    from _bz2 import BZ2Compressor\n'
+                "ModuleNotFoundError: No module named '_bz2'"
+            ),
+            "_bz2 is written in C, and not part of CPython in Wasm",
+        ),
+    ],
+)
+def test_a_c_module_that_is_missing_is_told_with_the_importing_line(rest: str, said: str) -> None:
+    text = _explain(f"{TRACEBACK}{rest}\n\nCaused by:\n    something else\n", ())
+    assert text.endswith(f"probe.py:4: import zoneinfo, tarfile\n    {said}")
+    assert "something else" not in text
+
+
+def test_other_failures_are_the_traceback_alone() -> None:
+    for last in ("ModuleNotFoundError: No module named 'numpy'", "ValueError: no"):
+        assert _explain(f"{TRACEBACK}{last}\n", ()).endswith(last)
 
 
 def test_sources_of_a_directory(tmp_path: Path) -> None:
