@@ -39,6 +39,7 @@ _VERSION_SECONDS: Final = 30.0
 _LOCK: Final = ".lock"
 _LOCK_POLL: Final = 0.1
 _MOST_BATCH: Final = 20
+_MOST_DECIDED: Final = 4_000
 _VERSION: Final = re.compile(r"version: ([0-9a-f]+)/([0-9]+\.[0-9]+\.[0-9]+)")
 
 
@@ -148,11 +149,14 @@ class AheadOfTime:
         await asyncio.to_thread(Path(native.path).unlink, missing_ok=True)
         return True
 
-    def _decide(self, digest: str, native: Native) -> None:
+    def _decide(self, digest: str, native: Native | None) -> None:
+        """The oldest decisions beyond the bound are forgotten: they will be made again if they are asked for."""
         self._decided[digest] = native
+        while len(self._decided) > _MOST_DECIDED:
+            del self._decided[next(iter(self._decided))]
 
     def _without(self, digest: str, error: AheadOfTimeError) -> None:
-        self._decided[digest] = None
+        self._decide(digest, None)
         self._metrics.natives.labels(error.outcome).inc()
         self._log.warning("no machine code for a module, the portable one is used", sha256=digest, reason=str(error))
 

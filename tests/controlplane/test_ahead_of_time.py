@@ -9,7 +9,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -306,27 +306,66 @@ async def test_a_damaged_module_is_no_source(tmp_path: Path, here: Machine) -> N
     assert rig.counted() == {"failed": 1}
 
 
-async def test_what_runs_stays_until_the_machine_code_is_there_or_will_never_be(tmp_path: Path, here: Machine) -> None:
-    gate = tmp_path / "gate"
-    rig = Rig(tmp_path, here, ("/bin/sh", "-c", f"while ! [ -e {gate} ]; do sleep 0.05; done; exit 1"))
+KEY = ResourceKey("WasmPlugin", "default", "p")
+
+
+@contextlib.asynccontextmanager
+async def keeping(rig: Rig) -> AsyncIterator[PluginKeeper]:
+    """The control plane's keeper of plugins, as after a start."""
     keeper = PluginKeeper(
         ModuleStore(rig.lent), Fetcher(http_client()), EnvoyTrial(), SystemClock(), lambda: None,
         metrics=PluginMetrics(CollectorRegistry()), ahead=rig.ahead,
     )  # fmt: skip
-    key = ResourceKey("WasmPlugin", "default", "p")
-    text = f"apiVersion: extensions.istio.io/v1alpha1\nkind: WasmPlugin\nmetadata: {{name: p}}\nspec: {{url: 'file://{rig.serving.path}'}}\n"
+    await keeper.restore()
     try:
-        await keeper.restore()
-        keeper.follow(MeshView.build(load_text(text, str(tmp_path / "p.yaml")).resources, MeshConfig()))
-        await until(lambda: keeper.states[key].reason == "its machine code is being made")
-        assert (keeper.states[key].standing, keeper.serving(key)) == (PluginStanding.PENDING, None)
-        gate.touch()
-        await until(lambda: keeper.states[key].standing is PluginStanding.READY)
-        assert keeper.serving(key) == rig.serving
-        await keeper.refused(key, "there is no machine code to be blamed")
-        assert rig.counted() == {"failed": 1}
+        yield keeper
     finally:
         await keeper.close()
+
+
+def wanting(rig: Rig) -> MeshView:
+    """A mesh with one plugin."""
+    head = "apiVersion: extensions.istio.io/v1alpha1\nkind: WasmPlugin\nmetadata: {name: p}\n"
+    loaded = load_text(f"{head}spec: {{url: 'file://{rig.serving.path}'}}\n", "p.yaml")
+    return MeshView.build(loaded.resources, MeshConfig())
+
+
+async def test_what_runs_stays_until_the_machine_code_is_there_or_will_never_be(tmp_path: Path, here: Machine) -> None:
+    gate = tmp_path / "gate"
+    rig = Rig(tmp_path, here, ("/bin/sh", "-c", f"while ! [ -e {gate} ]; do sleep 0.05; done; exit 1"))
+    async with keeping(rig) as keeper:
+        keeper.follow(wanting(rig))
+        await until(lambda: keeper.states[KEY].reason == "its machine code is being made")
+        assert (keeper.states[KEY].standing, keeper.serving(KEY)) == (PluginStanding.PENDING, None)
+        gate.touch()
+        await until(lambda: keeper.states[KEY].standing is PluginStanding.READY)
+        assert keeper.serving(KEY) == rig.serving
+        await keeper.refused(KEY, "there is no machine code to be blamed")
+        assert rig.counted() == {"failed": 1}
+
+
+async def test_after_a_restart_proxies_get_it_at_once_and_the_module_itself_when_one_refuses_it(
+    tmp_path: Path, here: Machine, kept: Path
+) -> None:
+    rig = Rig(tmp_path, here, NO_MAKER)
+    native = Native(str(rig.lent / kept.name), here.build)
+    async with keeping(rig) as keeper:
+        keeper.follow(wanting(rig))
+        await until(lambda: keeper.states[KEY].standing is PluginStanding.READY)
+        assert keeper.serving(KEY) == replace(rig.serving, native=native)
+    again = Rig(tmp_path, here, NO_MAKER)
+    async with keeping(again) as keeper:
+        assert keeper.serving(KEY) == replace(rig.serving, native=native)
+        keeper.follow(wanting(again))
+        await until(lambda: keeper.states[KEY].standing is PluginStanding.READY)
+        assert keeper.states[KEY].to_dict()["ahead_of_time"] is True
+        await keeper.refused(KEY, "Failed to load Wasm bytecode")
+        assert keeper.serving(KEY) == rig.serving
+        assert keeper.states[KEY].to_dict()["ahead_of_time"] is False
+    third = Rig(tmp_path, here, NO_MAKER)
+    assert (third.files(), list(third.lent.glob("*.native"))) == ([], [])
+    async with keeping(third) as keeper:
+        assert keeper.serving(KEY) == rig.serving
 
 
 async def until(condition: Callable[[], bool]) -> None:
