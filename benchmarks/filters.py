@@ -37,6 +37,8 @@ PYTHON: Mapping[str, str] = {
 }
 CALLBACKS = "Python, request, response and log"
 CONNECTIONS = 8
+REPEATED = 10
+"""Filters in the chains of the second table."""
 _START_SECONDS = 120.0
 _SETTLE_SECONDS = 3.0
 _LUA_TYPE = "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua"
@@ -177,6 +179,7 @@ def measure(*, quick: bool) -> Section:
             modules[name].write_bytes(built.linked.module)
         rows = rows_of(modules["filter_cases"], modules["filter_callbacks"])
         samples = _samples(rows, generator, rounds, seconds)
+        chains = _samples({row: _repeated(chain) for row, chain in rows.items()}, generator, rounds, seconds)
         module = modules["filter_cases"]
         plain = {NONE: rows[NONE]}
         filtered = {title: rows[title] for title in PYTHON}
@@ -186,7 +189,12 @@ def measure(*, quick: bool) -> Section:
             for name, chosen in ((NONE, plain), ("Python", filtered))
         }
         size = module.stat().st_size
-    return _section(samples, starts, size, f"{rounds} rounds of {seconds} s with {generator.description}")
+    return _section(samples, chains, starts, size, f"{rounds} rounds of {seconds} s with {generator.description}")
+
+
+def _repeated(chain: Sequence[dict[str, object]]) -> list[dict[str, object]]:
+    """REPEATED times the same filter one after the other: what another one costs, far above the noise of the rest."""
+    return [{**placed, "name": f"{placed['name']}-{number}"} for number in range(REPEATED) for placed in chain]
 
 
 def _samples(
@@ -219,7 +227,11 @@ def _start(rows: Mapping[str, Sequence[dict[str, object]]], workers: int) -> Sta
 
 
 def _section(
-    samples: Mapping[str, Sequence[Sample]], starts: Mapping[tuple[str, int], Start], size: int, how: str
+    samples: Mapping[str, Sequence[Sample]],
+    chains: Mapping[str, Sequence[Sample]],
+    starts: Mapping[tuple[str, int], Start],
+    size: int,
+    how: str,
 ) -> Section:
     cpu = {row: spread(sample.cpu for sample in found) for row, found in samples.items()}
     rate = {row: spread(sample.load.rate for sample in found) for row, found in samples.items()}
@@ -238,6 +250,14 @@ def _section(
                 number(p99[row].median),
             )
             for row in samples
+        ),
+    )
+    middle = {row: spread(sample.cpu for sample in found).median for row, found in chains.items()}
+    marginal = {row: (found - middle[NONE]) / REPEATED for row, found in middle.items() if row != NONE}
+    repeated = Table(
+        (f"{REPEATED} of them in a chain, for each", "CPU us a request", "to Lua's no-op"),
+        tuple(
+            (row, number(found), number(found / max(marginal["Lua, no-op"], 0.01))) for row, found in marginal.items()
         ),
     )
     starting = Table(
@@ -259,11 +279,20 @@ def _section(
         f"module: {size / 1e6:.1f} MB; Envoy compiles it when it starts",
         f"load on the machine while measuring: {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs",
     )
-    return Section("filters", "filters in Envoy: Lua and Python", (table, starting), notes, _data(cpu, starts, size))
+    return Section(
+        "filters",
+        "filters in Envoy: Lua and Python",
+        (table, repeated, starting),
+        notes,
+        _data(cpu, marginal, starts, size),
+    )
 
 
-def _data(cpu: Mapping[str, Spread], starts: Mapping[tuple[str, int], Start], size: int) -> dict[str, object]:
+def _data(
+    cpu: Mapping[str, Spread], marginal: Mapping[str, float], starts: Mapping[tuple[str, int], Start], size: int
+) -> dict[str, object]:
     return {
+        "in_a_chain_us": dict(marginal),
         "cpu_us": {row: found.as_dict() for row, found in cpu.items()},
         "starts": {f"{name}/{workers}": start._asdict() for (name, workers), start in starts.items()},
         "module_bytes": size,

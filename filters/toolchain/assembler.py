@@ -137,6 +137,22 @@ def is_zero(value: Code) -> Code:
     return join(value, (b"\x45",))
 
 
+def add64(left: Code, right: Code) -> Code:
+    return _binary(0x7C, left, right)
+
+
+def and64(left: Code, right: Code) -> Code:
+    return _binary(0x83, left, right)
+
+
+def or64(left: Code, right: Code) -> Code:
+    return _binary(0x84, left, right)
+
+
+def differ64(left: Code, right: Code) -> Code:
+    return _binary(0x52, left, right)
+
+
 def sub64(left: Code, right: Code) -> Code:
     return _binary(0x7D, left, right)
 

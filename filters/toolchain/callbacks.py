@@ -26,7 +26,7 @@ from filters.toolchain.assembler import (
 )
 from filters.toolchain.exchanges import add_exchanges
 from filters.toolchain.fastpath import WAYS, add_short_ways
-from filters.toolchain.headercalls import METHODS, add_header_methods
+from filters.toolchain.methods import add_methods
 from filters.toolchain.shim import Arena, Shim, Variable
 
 DISPATCH = "filters.sdk.dispatch"
@@ -66,7 +66,6 @@ CALLBACKS = (
     Callback("proxy_on_delete", 1, streams_only=True),
 )
 START = "on_start"
-HEADERS = "filters.sdk.headers"
 
 
 def add_callbacks(shim: Shim, arena: Arena, definitions: int, count: int, dropped: frozenset[str]) -> None:
@@ -95,7 +94,7 @@ def add_callbacks(shim: Shim, arena: Arena, definitions: int, count: int, droppe
         shim.add(function, export=way is None)
     shim.add(Function("proxy_abi_version_0_2_1"), export=True)
     shim.add(_initialize(arena, definitions, count, names, handlers))
-    shim.add(_install_methods(arena, *add_header_methods(shim, arena, max(shim.slots) + 1)))
+    add_methods(shim, arena, max(shim.slots) + 1)
     # Once for each configuration, the first time before anything else; in `_initialize` host calls are not yet allowed.
     started = Function("proxy_on_vm_start", "ii", "i")
     started.emit(if_(is_zero(variable("host_error")), call("start_guest")), const(1))
@@ -198,24 +197,6 @@ def _initialize(arena: Arena, definitions: int, count: int, names: list[str], ha
         if_(is_zero(local(result)), call("callback_failed", load(const(handlers)))),
         call("Py_DecRef", local(result)),
     )
-    return function
-
-
-def _install_methods(arena: Arena, definitions: int, cells: int) -> Function:
-    """Put our methods into LiveHeaders, and remember the Python functions that were there."""
-    function = Function("install_methods")
-    kind, old, method = (function.new_local() for _ in range(3))
-    name = arena.text("LiveHeaders")
-    function.emit(assign(kind, _attribute_of(call("PyImport_AddModule", const(arena.text(HEADERS))), name)))
-    for place in range(len(METHODS)):
-        definition = definitions + 16 * place
-        function.emit(
-            assign(old, call("PyObject_GetAttrString", local(kind), load(const(definition)))),
-            if_(is_zero(local(old)), call("callback_failed", local(kind))),
-            store(const(cells), local(old), 4 * place),
-            assign(method, call("PyDescr_NewMethod", local(kind), const(definition))),
-            drop(call("PyObject_SetAttrString", local(kind), load(const(definition)), local(method))),
-        )
     return function
 
 

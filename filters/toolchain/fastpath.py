@@ -45,12 +45,19 @@ from filters.toolchain.exchanges import (
     TRUE,
     known,
 )
+from filters.toolchain.headercalls import MANY
 from filters.toolchain.shim import Arena, Shim, Variable
 
 ROOTS = 1024
 """Entries of the table of handlers. A root context whose place is taken by another goes the long way."""
 ROOT_ID, ON_REQUEST, ON_RESPONSE, ON_LOG, FLAGS = 0, 4, 8, 12, 16
-HANDLERS_SIZE = 32
+SELF = 16
+"""From a handler to the object it is bound to: a method is taken apart, to be called without another call in between."""
+EXPECTED = 28
+"""From a handler to how many headers it read when it was called last: see headercalls.MANY."""
+HANDLERS_SIZE = 48
+METHOD_FUNCTION, METHOD_SELF = 8, 12
+"""Where a bound method has them."""
 RUNS_REQUEST, RUNS_RESPONSE, KEEPS_STREAM, KEEPS_HEADERS = 1, 2, 4, 8
 """Flags, as in `dispatch`."""
 VECTORCALL_ARGUMENTS_OFFSET = -(1 << 31)
@@ -63,7 +70,11 @@ def add_set_handlers(shim: Shim, arena: Arena) -> None:
     shim.variables["handlers"] = Variable("i", arena.reserve(HANDLERS_SIZE * ROOTS))
     cell = arena.reserve(16)
     function = Function("host.set_handlers", "iii", "i")
-    entry, old, handler = (function.new_local() for _ in range(3))
+    entry, old, handler, bound = (function.new_local() for _ in range(4))
+    take_apart = join(
+        assign(bound, load(local(handler), METHOD_SELF)),
+        assign(handler, load(local(handler), METHOD_FUNCTION)),
+    )
     function.emit(
         if_(differ(local(2), const(5)), join(drop(call("PyErr_BadArgument")), give(const(0)))),
         if_(is_zero(call("number_argument", load(local(1)), const(cell))), give(const(0))),
@@ -74,12 +85,18 @@ def add_set_handlers(shim: Shim, arena: Arena) -> None:
     )
     for place in (ON_REQUEST, ON_RESPONSE, ON_LOG):
         function.emit(
-            assign(old, load(local(entry), place)),
             assign(handler, load(local(1), place)),
-            if_(equal(local(handler), NONE), assign(handler, const(0)), call("Py_IncRef", local(handler))),
-            store(local(entry), local(handler), place),
-            call("Py_DecRef", local(old)),
+            assign(bound, const(0)),
+            if_(equal(local(handler), NONE), assign(handler, const(0))),
+            if_(local(handler), if_(equal(load(local(handler), 4), variable("&PyMethod_Type")), take_apart)),
         )
+        for value, at in ((handler, place), (bound, place + SELF)):
+            function.emit(
+                call("Py_IncRef", local(value)),
+                assign(old, load(local(entry), at)),
+                store(local(entry), local(value), at),
+                call("Py_DecRef", local(old)),
+            )
     function.emit(NONE)
     shim.add(function)
 
@@ -120,7 +137,7 @@ def request_way(long: str) -> Function:
     request = load(local(exchange), REQUEST)
     run = assign(
         answered,
-        call("run_handler", load(local(handlers), ON_REQUEST), request, const(0), _flag(handlers, RUNS_REQUEST)),
+        _run(handlers, ON_REQUEST, request, const(0), _flag(handlers, RUNS_REQUEST)),
     )
     tell = join(
         assign(action, call("tell_outcome", local(entry), local(answered), request, const(0))),
@@ -128,6 +145,8 @@ def request_way(long: str) -> Function:
     )
     held = call("request_held", local(exchange))
     leaves = if_(load(local(handlers), ON_RESPONSE), or_(_flag(handlers, KEEPS_HEADERS), held), const(0), result="i")
+    # Those that are kept are all fetched anyway.
+    keeps = store(local(handlers), const(MANY), ON_REQUEST + EXPECTED)
     passes = if_(
         _flag(handlers, KEEPS_STREAM),
         join(
@@ -143,6 +162,7 @@ def request_way(long: str) -> Function:
         call("begin_callback"),
         assign(exchange, call("take_exchange")),
         store(request, if_(local(2), TRUE, FALSE, result="i"), ENDED),
+        if_(_flag(handlers, KEEPS_HEADERS), keeps),
         if_(load(local(handlers), ON_REQUEST), run, assign_variable("outcome", NONE)),
         if_(_unusual(answered), tell, passes),
         call("forget_headers"),
@@ -175,7 +195,7 @@ def response_way(long: str) -> Function:
         store(load(local(exchange), LIVE), if_(local(2), TRUE, FALSE, result="i"), ENDED),
         assign(
             answered,
-            call("run_handler", load(local(handlers), ON_RESPONSE), request, response, _flag(handlers, RUNS_RESPONSE)),
+            _run(handlers, ON_RESPONSE, request, response, _flag(handlers, RUNS_RESPONSE)),
         ),
         if_(_unusual(answered), tell, done),
         call("forget_headers"),
@@ -195,7 +215,7 @@ def log_way(long: str) -> Function:
         if_(is_zero(load(local(handlers), ON_LOG)), give()),
         *_exchange_of_stream(entry, handlers, exchange, passing, long_way),
         call("respond", local(exchange)),
-        assign(answered, call("run_handler", load(local(handlers), ON_LOG), request, response, const(0))),
+        assign(answered, _run(handlers, ON_LOG, request, response, const(0))),
         if_(equal(local(answered), const(FAILED)), call("tell_log_failed")),
         call("Py_DecRef", variable("outcome")),
         if_(local(passing), call("release_exchange", local(exchange))),
@@ -261,8 +281,12 @@ def _unusual(answered: int) -> Code:
     return or_(differ(local(answered), const(RETURNED)), differ(variable("outcome"), NONE))
 
 
+def _run(handlers: int, handler: int, request: Code, response: Code, runs: Code) -> Code:
+    return call("run_handler", add(local(handlers), const(handler)), request, response, runs)
+
+
 def _run_handler() -> Function:
-    """(handler, request, response or 0, whether it may return a coroutine) -> a PySendResult.
+    """(place of a handler, request, response or 0, whether it may return a coroutine) -> a PySendResult.
 
     `outcome` is what it has returned, waits for or raised; `task` its coroutine, or 0.
     """
@@ -270,29 +294,28 @@ def _run_handler() -> Function:
     frame, result, sent = (function.new_local() for _ in range(3))
     run = join(
         assign_variable("task", local(result)),
-        store(local(frame), const(0), 12),
-        assign(sent, call("PyIter_Send", local(result), NONE, add(local(frame), const(12)))),
-        assign(result, load(local(frame), 12)),
+        store(local(frame), const(0), 16),
+        assign(sent, call("PyIter_Send", local(result), NONE, add(local(frame), const(16)))),
+        assign(result, load(local(frame), 16)),
         if_(equal(local(sent), const(FAILED)), assign(result, const(0))),
     )
+    bound, answering = differ(load(local(0), SELF), const(0)), differ(local(2), const(0))
     function.emit(
-        assign(frame, sub(variable("__stack_pointer"), const(16))),
+        assign(frame, sub(variable("__stack_pointer"), const(32))),
         assign_variable("__stack_pointer", local(frame)),
-        store(local(frame), local(1), 4),
-        store(local(frame), local(2), 8),
+        store(local(frame), load(local(0), SELF), 4),
+        store(local(frame), local(1), 8),
+        store(local(frame), local(2), 12),
         assign_variable("task", const(0)),
+        assign_variable("reads", const(0)),
+        assign_variable("expected_reads", load(local(0), EXPECTED)),
         assign(
             result,
             call(
                 "PyObject_Vectorcall",
-                local(0),
-                add(local(frame), const(4)),
-                if_(
-                    local(2),
-                    const(VECTORCALL_ARGUMENTS_OFFSET + 2),
-                    const(VECTORCALL_ARGUMENTS_OFFSET + 1),
-                    result="i",
-                ),
+                load(local(0)),
+                sub(add(local(frame), const(8)), mul(bound, const(4))),
+                add(add(bound, answering), const(VECTORCALL_ARGUMENTS_OFFSET + 1)),
                 const(0),
             ),
         ),
@@ -301,9 +324,11 @@ def _run_handler() -> Function:
             is_zero(local(result)),
             join(assign(sent, const(FAILED)), assign(result, call("PyErr_GetRaisedException"))),
         ),
-        assign_variable("__stack_pointer", add(local(frame), const(16))),
+        assign_variable("__stack_pointer", add(local(frame), const(32))),
         assign_variable("outcome", local(result)),
-        if_(and_(differ(variable("task"), const(0)), is_zero(local(sent))), _finish_task()),
+        store(local(0), variable("reads"), EXPECTED),
+        assign_variable("expected_reads", const(MANY)),
+        if_(variable("task"), if_(is_zero(local(sent)), _finish_task())),
         local(sent),
     )
     return function

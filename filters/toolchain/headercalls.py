@@ -1,8 +1,4 @@
-"""Headers in Wasm: finding one in what the host has sent, and the methods of `filters.sdk.headers.LiveHeaders` that are called most.
-
-The methods answer the ordinary case and hand everything else (several values, names in upper case, wrong types, errors) to the
-Python function they have taken the place of, so that there is one definition of what is right.
-"""
+"""Headers in Wasm: fetching them all, and finding one in them."""
 
 from filters.toolchain.assembler import (
     Code,
@@ -16,7 +12,6 @@ from filters.toolchain.assembler import (
     differ,
     equal,
     give,
-    greater,
     if_,
     is_zero,
     join,
@@ -31,53 +26,30 @@ from filters.toolchain.assembler import (
     variable,
     while_,
 )
-from filters.toolchain.exchanges import MAP, NONE, RAW
+from filters.toolchain.exchanges import NONE
 from filters.toolchain.shim import Arena, Shim, Variable
 
 NOT_FOUND = 1
 SEVERAL, REFUSED = 1, 2
 """Results of `find_header` that are no address; 0 is for a header that is not there."""
-IRREGULAR = 1
-"""Result of `look_up`: the Python function shall answer."""
-BYTES_SIZE, BYTES = 8, 16
-"""Where a bytes object has its length and content."""
-METH_O, METH_FASTCALL = 0x08, 0x80
-METHODS = (("get", METH_FASTCALL), ("__getitem__", METH_O), ("__contains__", METH_O), ("__setitem__", METH_FASTCALL))
-TOKEN = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
-MOST_ARGUMENTS = 6
+
+MANY = 2
+"""Headers read in a callback from which on it is cheaper to fetch all of them: a call for one costs about half of that."""
 
 
 def add_header_search(shim: Shim, arena: Arena) -> None:
     """`find_header` and host.get_header."""
     frame = arena.reserve(16)
     shim.variables |= {"found_size": Variable("i"), "host_status": Variable("i"), "headers_size": Variable("i")}
+    shim.variables |= {"reads": Variable("i"), "expected_reads": Variable("i", MANY)}
     shim.add(_headers_at_hand())
     shim.add(_fetch_headers(frame))
     shim.add(_same_bytes())
     shim.add(_search_headers())
+    shim.add(_find_single(frame))
     shim.add(_find_header())
     shim.add(_find_in(arena.reserve(32), arena.text("surrogateescape")))
     shim.add(_get_header(arena.reserve(32), arena.text("surrogateescape")))
-
-
-def add_header_methods(shim: Shim, arena: Arena, first_slot: int) -> tuple[int, int]:
-    """The methods; addresses of their PyMethodDefs and of the cells for the Python functions they fall back on."""
-    frame, cells = arena.reserve(32), arena.reserve(4 * len(METHODS))
-    handler = arena.text("surrogateescape")
-    shim.add(_lower_case())
-    shim.add(_plain_name(arena.place(bytes(byte in TOKEN for byte in range(256)))))
-    shim.add(_plain_value())
-    shim.add(_fall_back())
-    shim.add(_look_up(frame))
-    shim.add(_get(cells, handler))
-    shim.add(_getitem(cells + 4, handler))
-    shim.add(_contains(cells + 8))
-    shim.add(_setitem(frame, cells + 12))
-    definitions = b""
-    for slot, (name, flags) in enumerate(METHODS, first_slot):
-        shim.slots[slot] = f"headers.{name}"
-        definitions += b"".join(value.to_bytes(4, "little") for value in (arena.text(name), slot, flags, 0))
-    return arena.place(definitions), cells
 
 
 def _same_bytes() -> Function:
@@ -116,17 +88,47 @@ def _fetch_headers(frame: int) -> Function:
     return function
 
 
+def _find_single(frame: int) -> Function:
+    """(map, name, length) -> as `find_header`, REFUSED if all headers have to be fetched to know.
+
+    Only pseudo-headers are asked for one by one: of others there may be several, and the host would tell the first.
+    """
+    function = Function("find_single", "iii", "i")
+    status, found = function.new_local(), function.new_local()
+    function.emit(
+        if_(less(variable("expected_reads"), const(MANY)), (), give(const(REFUSED))),
+        if_(or_(differ(variable("reads"), const(1)), less(local(2), const(1))), give(const(REFUSED))),
+        if_(differ(load8(local(1)), const(ord(":"))), give(const(REFUSED))),
+        store(const(frame), const(0)),
+        assign(
+            status,
+            call("proxy_get_header_map_value", local(0), local(1), local(2), const(frame), const(frame + 4)),
+        ),
+        if_(equal(local(status), const(NOT_FOUND)), give(const(0))),
+        if_(local(status), give(const(REFUSED))),
+        assign(found, load(const(frame))),
+        assign_variable("found_size", load(const(frame + 4))),
+        if_(equal(local(found), variable("scratch")), give(local(found))),
+        if_(local(found), call("release", local(found))),
+        const(REFUSED),
+    )
+    return function
+
+
 def _find_header() -> Function:
     """(map, name, length) -> address of its value (`found_size` bytes), 0 if it is not there, SEVERAL, or REFUSED (`host_status`).
 
-    All headers are fetched by the first call of a callback and searched here.
+    All headers are fetched by the first call of a callback and searched here, unless one is all that the filter will read.
     """
     function = Function("find_header", "iii", "i")
-    status = function.new_local()
+    status, found = function.new_local(), function.new_local()
     function.emit(
+        assign_variable("reads", add(variable("reads"), const(1))),
         if_(
             is_zero(call("headers_at_hand", local(0))),
             join(
+                assign(found, call("find_single", local(0), local(1), local(2))),
+                if_(differ(local(found), const(REFUSED)), give(local(found))),
                 assign(status, call("fetch_headers", local(0))),
                 if_(equal(local(status), const(NOT_FOUND)), give(const(0))),
                 if_(local(status), join(assign_variable("host_status", local(status)), give(const(REFUSED)))),
@@ -181,7 +183,7 @@ def _find_in(frame: int, handler: int) -> Function:
         assign(found, call("search_headers", load(const(frame)), load(const(frame + 8)), load(const(frame + 12)))),
         if_(is_zero(local(found)), give(NONE)),
         if_(equal(local(found), const(SEVERAL)), give(variable("&_Py_TrueStruct"))),
-        _text(found, handler),
+        text(found, handler),
     )
     return function
 
@@ -199,208 +201,11 @@ def _get_header(frame: int, handler: int) -> Function:
         if_(is_zero(local(found)), give(NONE)),
         if_(equal(local(found), const(SEVERAL)), give(variable("&_Py_TrueStruct"))),
         if_(equal(local(found), const(REFUSED)), give(call("host_failed", variable("host_status")))),
-        _text(found, handler),
+        text(found, handler),
     )
     return function
 
 
-def _text(found: int, handler: int) -> Code:
+def text(found: int, handler: int) -> Code:
+    """The value that was found, as a str."""
     return call("PyUnicode_DecodeUTF8", local(found), variable("found_size"), const(handler))
-
-
-def _every_byte(name: str, test: Code) -> Function:
-    """(text, length) -> whether `test` holds for all bytes; the byte is local 2, its place local 1."""
-    function = Function(name, "ii", "i")
-    byte = function.new_local()
-    function.emit(
-        while_(
-            local(1),
-            join(
-                assign(1, sub(local(1), const(1))),
-                assign(byte, load8(add(local(0), local(1)))),
-                if_(is_zero(test), give(const(0))),
-            ),
-        ),
-        const(1),
-    )
-    return function
-
-
-def _lower_case() -> Function:
-    """(text, length) -> whether it is ASCII without capital letters."""
-    capital = less(sub(local(2), const(ord("A"))), const(26))
-    return _every_byte("lower_case", and_(is_zero(capital), less(local(2), const(0x80))))
-
-
-def _plain_name(table: int) -> Function:
-    """(text, length) -> whether it is a header name in lower case; a pseudo-header's begins with a colon."""
-    colon = and_(equal(local(2), const(ord(":"))), is_zero(local(1)))
-    return _every_byte("plain_name", or_(load8(add(local(2), const(table))), colon))
-
-
-def _plain_value() -> Function:
-    """(text, length) -> whether all of it is printable ASCII."""
-    return _every_byte("plain_value", less(sub(local(2), const(0x20)), const(0x7F - 0x20)))
-
-
-def _fall_back() -> Function:
-    """(function, self, arguments, count) -> what the Python function returns."""
-    function = Function("fall_back", "iiii", "i")
-    frame, place, result = (function.new_local() for _ in range(3))
-    size = 4 * (MOST_ARGUMENTS + 2) + 15 & ~15
-    function.emit(
-        if_(greater(local(3), const(MOST_ARGUMENTS)), assign(3, const(MOST_ARGUMENTS))),
-        assign(frame, sub(variable("__stack_pointer"), const(size))),
-        assign_variable("__stack_pointer", local(frame)),
-        store(local(frame), local(1)),
-        while_(
-            less(local(place), local(3)),
-            join(
-                store(
-                    add(local(frame), mul(local(place), const(4))), load(add(local(2), mul(local(place), const(4)))), 4
-                ),
-                assign(place, add(local(place), const(1))),
-            ),
-        ),
-        assign(result, call("PyObject_Vectorcall", local(0), local(frame), add(local(3), const(1)), const(0))),
-        assign_variable("__stack_pointer", add(local(frame), const(size))),
-        local(result),
-    )
-    return function
-
-
-def _is_text(value: Code) -> Code:
-    return equal(load(value, 4), variable("&PyUnicode_Type"))
-
-
-def _look_up(frame: int) -> Function:
-    """(self, name) -> address of the one value, 0 if there is none, IRREGULAR."""
-    function = Function("look_up", "ii", "i")
-    name, found, raw = (function.new_local() for _ in range(3))
-    length = load(const(frame))
-    kept = and_(equal(load(local(raw), 4), variable("&PyBytes_Type")), greater(load(local(raw), BYTES_SIZE), const(3)))
-    function.emit(
-        if_(is_zero(_is_text(local(1))), give(const(IRREGULAR))),
-        assign(name, call("PyUnicode_AsUTF8AndSize", local(1), const(frame))),
-        if_(is_zero(local(name)), join(call("PyErr_Clear"), give(const(IRREGULAR)))),
-        assign(raw, load(local(0), RAW)),
-        if_(
-            equal(local(raw), NONE),
-            assign(found, call("find_header", call("PyLong_AsUnsignedLong", load(local(0), MAP)), local(name), length)),
-            join(
-                if_(is_zero(kept), give(const(IRREGULAR))),
-                assign(found, call("search_headers", add(local(raw), const(BYTES)), local(name), length)),
-            ),
-        ),
-        if_(greater(local(found), const(REFUSED)), give(local(found))),
-        if_(local(found), give(const(IRREGULAR))),
-        is_zero(call("lower_case", local(name), length)),
-    )
-    return function
-
-
-def _get(cell: int, handler: int) -> Function:
-    """(self, arguments, count): get(name, default=None, /)."""
-    function = Function("headers.get", "iii", "i")
-    found, default = function.new_local(), function.new_local()
-    function.emit(
-        if_(
-            less(sub(local(2), const(1)), const(2)),
-            join(
-                assign(found, call("look_up", local(0), load(local(1)))),
-                if_(greater(local(found), const(IRREGULAR)), give(_text(found, handler))),
-                if_(
-                    is_zero(local(found)),
-                    join(
-                        assign(default, if_(equal(local(2), const(2)), load(local(1), 4), NONE, result="i")),
-                        call("Py_IncRef", local(default)),
-                        give(local(default)),
-                    ),
-                ),
-            ),
-        ),
-        call("fall_back", load(const(cell)), local(0), local(1), local(2)),
-    )
-    return function
-
-
-def _one_argument(function: Function, cell: int) -> Code:
-    """Fall back with the argument, which is local 1; through the shadow stack, as it has no address."""
-    frame, result = function.new_local(), function.new_local()
-    return join(
-        assign(frame, sub(variable("__stack_pointer"), const(16))),
-        assign_variable("__stack_pointer", local(frame)),
-        store(local(frame), local(1)),
-        assign(result, call("fall_back", load(const(cell)), local(0), local(frame), const(1))),
-        assign_variable("__stack_pointer", add(local(frame), const(16))),
-        local(result),
-    )
-
-
-def _getitem(cell: int, handler: int) -> Function:
-    """(self, name): KeyError if it is not there."""
-    function = Function("headers.__getitem__", "ii", "i")
-    found = function.new_local()
-    function.emit(
-        assign(found, call("look_up", local(0), local(1))),
-        if_(greater(local(found), const(IRREGULAR)), give(_text(found, handler))),
-        _one_argument(function, cell),
-    )
-    return function
-
-
-def _contains(cell: int) -> Function:
-    """(self, name)."""
-    function = Function("headers.__contains__", "ii", "i")
-    found = function.new_local()
-    function.emit(
-        assign(found, call("look_up", local(0), local(1))),
-        if_(greater(local(found), const(IRREGULAR)), give(variable("&_Py_TrueStruct"))),
-        if_(is_zero(local(found)), give(variable("&_Py_FalseStruct"))),
-        _one_argument(function, cell),
-    )
-    return function
-
-
-def _setitem(frame: int, cell: int) -> Function:
-    """(self, arguments, count): one value in the place of all."""
-    function = Function("headers.__setitem__", "iii", "i")
-    name, value, status = (function.new_local() for _ in range(3))
-    name_size, value_size = load(const(frame + 8)), load(const(frame + 12))
-    replace = join(
-        assign(
-            status,
-            call(
-                "proxy_replace_header_map_value",
-                call("PyLong_AsUnsignedLong", load(local(0), MAP)),
-                local(name),
-                name_size,
-                local(value),
-                value_size,
-            ),
-        ),
-        call("forget_headers"),
-        if_(local(status), give(call("host_failed", local(status)))),
-        give(NONE),
-    )
-    plain = if_(
-        and_(call("plain_name", local(name), name_size), call("plain_value", local(value), value_size)),
-        if_(greater(name_size, const(1)), replace),
-    )
-    texts = if_(
-        and_(_is_text(load(local(1))), _is_text(load(local(1), 4))),
-        join(
-            assign(name, call("PyUnicode_AsUTF8AndSize", load(local(1)), const(frame + 8))),
-            assign(value, call("PyUnicode_AsUTF8AndSize", load(local(1), 4), const(frame + 12))),
-            if_(
-                or_(is_zero(local(name)), is_zero(local(value))),
-                call("PyErr_Clear"),
-                plain,
-            ),
-        ),
-    )
-    function.emit(
-        if_(and_(equal(local(2), const(2)), equal(load(local(0), RAW), NONE)), texts),
-        call("fall_back", load(const(cell)), local(0), local(1), local(2)),
-    )
-    return function

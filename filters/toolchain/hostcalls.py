@@ -93,6 +93,7 @@ def add_host_calls(shim: Shim, arena: Arena, first_slot: int) -> tuple[int, int]
         flat = "".join(FLAT[letter] for letter in spec.parameters) + "i" * OUTPUTS[spec.result]
         shim.import_all({spec.host: flat})
         shim.add(_wrapper(spec, frame))
+    shim.import_all({"proxy_get_header_map_value": "iiiii"})
     add_header_search(shim, arena)
     shim.add(_set_cpu_limit())
     add_set_handlers(shim, arena)

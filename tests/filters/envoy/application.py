@@ -8,6 +8,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 PIECES = (b"one ", b"two ", b"three")
 """What is sent for /response/chunks, a chunk each."""
 
+HOLD_SECONDS = 60.0
+"""How long an answer to /held is kept back at most; until a request for /release has come."""
+released = threading.Event()
+
 
 class Application(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -23,6 +27,10 @@ class Application(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         body = self._body()
+        if self.path.startswith("/held"):
+            released.wait(HOLD_SECONDS)
+        elif self.path.startswith("/release"):
+            released.set()
         if self.path.startswith("/response/chunks"):
             self._answer_in_pieces()
             return

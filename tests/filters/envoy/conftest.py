@@ -34,6 +34,9 @@ def envoy(module: Path) -> Iterator[FilterEnvoy]:
         Chain([Placed("requests", {})], name="short"),
         Chain([Placed("requests", {"lateen": {"onError": "open"}})], name="short-open"),
         Chain([Placed("ticker", {})], name="ticker"),
+        Chain([Placed("phases", {})], name="phases"),
+        Chain([Placed("phases", {"lateen": {"onError": "open"}})], name="phases-open"),
+        Chain([Placed("only-response", {}), Placed("remembers", {})], name="others"),
         Chain([Placed("maintenance", {"message": "soon\n", "retryAfter": 5, "rules": RULES})], name="maintenance"),
         Chain([Placed("maintenance", {"message": "both\n"}), Placed("cases", {})], name="both"),
     ]

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Awaitable, Callable
 
-from filters.sdk.handlers import may_wait
+from filters.sdk.handlers import ignores_request, may_wait, without_coroutine
 from lateen_filter import Request, Response
 
 
@@ -47,3 +47,51 @@ def test_wrappers_are_looked_through_and_what_cannot_be_read_may_wait() -> None:
     assert may_wait(wrapped(with_await))
     assert not may_wait(wrapped(without_await))
     assert may_wait(functools.partial(without_await))
+
+
+class Handlers:
+    async def ignores(self, request: Request, response: Response) -> None:
+        response.headers["x"] = "1"
+
+    async def reads(self, request: Request, response: Response) -> None:
+        print(request.path)
+
+    async def reads_inside(self, request: Request, response: Response) -> None:
+        print([path := request.path for _ in range(2)], lambda: path, lambda: request)
+
+    async def reads_both(self, request: Request, response: Response) -> None:
+        print(request, response)
+
+    async def reads_all(self, request: Request, response: Response) -> None:
+        print(locals())
+
+    async def any_arguments(self, *arguments: object) -> None:
+        print(arguments)
+
+    @staticmethod
+    async def without_self(request: Request, response: Response) -> None:
+        print(request, response)
+
+
+def test_who_looks_at_the_request() -> None:
+    names = ("ignores", "reads", "reads_inside", "reads_both", "reads_all", "any_arguments")
+    assert [ignores_request(Handlers.__dict__[name]) for name in names] == [True, *[False] * 5]
+    assert not ignores_request(Handlers.__dict__["without_self"])
+    assert not ignores_request(wrapped(Handlers.ignores))  # type: ignore[arg-type]
+
+
+def test_a_handler_without_await_runs_when_it_is_called() -> None:
+    outer = "outer"
+
+    async def handler(number: int, *, other: int = 2) -> tuple[str, int, int]:
+        def inner() -> int:
+            return number
+
+        return outer, inner(), other
+
+    found = without_coroutine(handler)
+    assert found is not None
+    assert found(1) == ("outer", 1, 2)
+    assert [without_coroutine(other) for other in (with_await, with_loop, plain, wrapped(without_await), len)] == [
+        None
+    ] * 5

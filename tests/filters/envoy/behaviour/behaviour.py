@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Callable
 from enum import Enum
+from functools import partial
 from typing import Any
 
 from lateen_filter import Counter, FilterConfig, Gauge, Histogram, HttpCallError, HttpFilter, Request, Response
@@ -217,6 +218,42 @@ class Requests(HttpFilter):
         request.headers = other
         return Response(200)
 
+    async def case_operators(self, request: Request) -> Response:
+        headers: Any = request.headers
+        before = seen.value
+        counter: Any = seen
+
+        def outcome(action: Callable[[], object]) -> str:
+            try:
+                return str(action())
+            except Exception as error:
+                return type(error).__name__
+
+        del headers["X-One"]
+        headers["x-long"] = "a" * 100
+        return Response.of_json(
+            [
+                outcome(lambda: headers["x-one"]),
+                outcome(lambda: headers.__delitem__("x-one")),
+                outcome(partial(headers.get, *"abcdefgh")),
+                outcome(lambda: headers.get("x-one", default="")),
+                outcome(lambda: headers[1]),
+                outcome(lambda: 1 in headers),
+                outcome(lambda: "X-LONG" in headers),
+                len(headers["x-long"]),
+                *(outcome(partial(headers.__setitem__, "x", "a" * 16 + last)) for last in ("~", "\x7f", "\x1f", "ü")),
+                *(outcome(partial(headers.__setitem__, "x", first + "a" * 16)) for first in ("~", "\n")),
+                outcome(lambda: counter.add(amount=2)),
+                outcome(lambda: counter.add(True)),
+                outcome(lambda: counter.add(0)),
+                outcome(lambda: counter.add(-1)),
+                outcome(lambda: counter.add(1 << 70)),
+                outcome(lambda: counter.add(1, 2)),
+                outcome(lambda: counter.add(other=1)),
+                seen.value - before,
+            ]
+        )
+
     async def case_histogram(self, request: Request) -> Response:
         spread.record(17)
         return Response(200)
@@ -370,6 +407,66 @@ class Cases(Requests):
                 pass
         elif request.path == "/log/raise":
             raise RuntimeError("on_log is broken")
+
+
+class Phases(HttpFilter):
+    """All three handlers, none of which waits: no Python but theirs runs."""
+
+    def on_start(self) -> None:
+        self.seen: dict[str, tuple[Request, object]] = {}
+
+    async def on_request(self, request: Request) -> Any:
+        if request.path == "/answer":
+            return Response(200, "answered\n")
+        if request.path == "/coroutine":
+            return self.on_response(request, Response(200))
+        if request.path == "/raise":
+            raise StopIteration("on purpose")
+        if "keep" in request.query:
+            self.seen[request.query["keep"]] = (request, request.headers)
+        request.headers["x-rule"] = request.headers.get("x-one", "-")
+        return None
+
+    async def on_response(self, request: Request, response: Response) -> Response | None:
+        response.headers["x-phase"] = f"{request.method} {request.target} {request.headers.get('x-rule')}"
+        response.headers["x-twice"] = request.headers.get("x-twice", "")
+        kept, headers = self.seen.pop(request.query.get("keep", ""), (None, None))
+        response.headers["x-same"] = f"{kept is request} {headers is request.headers}"
+        try:
+            request.headers["x-late"] = "1"
+        except RuntimeError as error:
+            response.headers["x-late"] = str(error)
+        if request.path == "/other":
+            return Response(418, "other\n")
+        if request.path == "/error":
+            raise StopIteration("late")
+        return None
+
+    def on_log(self, request: Request, response: Response) -> None:
+        if request.path == "/logged":
+            print("phases:", request.target, response.status, response.headers.get("x-phase"))
+        if request.path == "/log/raise":
+            raise RuntimeError("phases: on_log is broken")
+
+
+class OnlyResponse(HttpFilter):
+    """Never looks at the request: nothing of it is kept."""
+
+    async def on_response(self, request: Request, response: Response) -> None:
+        response.headers["x-only"] = str(response.status)
+
+
+class Remembers(HttpFilter):
+    """Looks at a request in on_response that it has kept itself."""
+
+    def on_start(self) -> None:
+        self.kept: list[Request] = []
+
+    async def on_request(self, request: Request) -> None:
+        self.kept.append(request)
+
+    async def on_response(self, request: Request, response: Response) -> None:
+        response.headers["x-kept"] = self.kept.pop(0).path
 
 
 class Ticker(HttpFilter):
