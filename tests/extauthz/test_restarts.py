@@ -35,7 +35,7 @@ async def load(mesh: Mesh) -> AsyncIterator[Counter[tuple[str, int]]]:
             )
             statuses[path, answer.status_code] += 1
 
-    async with httpx.AsyncClient(verify=context, trust_env=False, timeout=20) as client:
+    async with httpx.AsyncClient(verify=context, trust_env=False, timeout=60) as client:
         tasks = [asyncio.create_task(ask(client, path)) for path in (OPEN, CLOSED) * 2]
         try:
             yield statuses

@@ -43,7 +43,7 @@ class Running:
         """The status code in the answer to one Check."""
         async with self.channel(identity) as channel:
             answer: external_auth_pb2.CheckResponse = await external_auth_pb2_grpc.AuthorizationStub(channel).Check(
-                http(), metadata=grpc.aio.Metadata(*metadata), timeout=5
+                http(), metadata=grpc.aio.Metadata(*metadata), timeout=60
             )
         return int(answer.status.code)
 

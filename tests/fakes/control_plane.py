@@ -40,7 +40,7 @@ class DeltaAds(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):
 
     async def wait_for_answer(self, count: int) -> discovery_pb2.DeltaDiscoveryRequest:
         """The count-th ACK or NACK."""
-        async with asyncio.timeout(10), self.changed:
+        async with asyncio.timeout(60), self.changed:
             await self.changed.wait_for(lambda: len(self.answers) >= count)
             return self.answers[count - 1]
 
