@@ -58,6 +58,8 @@ def build(source: Path, *, seed: int | None = None, limits: Limits | None = None
         found = read_imports(files.items())
     except SyntaxError as error:
         raise BuildError(f"{error.filename}:{error.lineno}: {error.msg}") from None
+    if SDK not in found.modules:
+        raise BuildError(f"{source}: there is no filter, nothing here imports {SDK}")
     seed = secrets.randbits(32) if seed is None else seed
     with tempfile.TemporaryDirectory(prefix="lateen-filter-") as directory:
         stage = Path(directory)

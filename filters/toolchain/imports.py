@@ -84,15 +84,21 @@ class Imports(NamedTuple):
 
 
 def read_imports(sources: Iterable[tuple[str, Path]]) -> Imports:
-    """Every import of the sources ((module name, file) pairs), also those inside functions; TYPE_CHECKING blocks left out."""
+    """Every import of the sources ((module name, file) pairs), also those inside functions; TYPE_CHECKING blocks left out.
+
+    SyntaxError with file and line of what is no Python.
+    """
     modules: dict[str, None] = {}
     findings: list[Finding] = []
     compiles = False
     for module, path in sources:
-        text = path.read_text(encoding="utf-8")
+        try:
+            text = path.read_text(encoding="utf-8")
+            tree = ast.parse(text, str(path))
+        except ValueError as error:  # bytes that are no text, or a NUL
+            raise SyntaxError(f"this is no Python source in UTF-8: {error}", (str(path), 1, 1, "")) from None
         lines = text.splitlines()
         package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-        tree = ast.parse(text, str(path))
         modules |= dict.fromkeys(LATE_IMPORTS[name] for name in _mentioned(tree) if name in LATE_IMPORTS)
         compiles = compiles or not COMPILES.isdisjoint(_mentioned_in_functions(tree))
         for node in _imports(tree):

@@ -1,6 +1,8 @@
 """`lateen filter new`: what a new filter's project holds."""
 
+import keyword
 import re
+import sys
 from pathlib import Path
 
 from lateen.cli.exits import CommandError, Exit
@@ -70,6 +72,9 @@ __pycache__/
 """
 
 
+TAKEN = frozenset({"conftest", "filters", "lateen", "lateen_filter", "pytest", "test", "tests"})
+
+
 def new(directory: Path) -> None:
     """Write the project; CommandError if the name is none or something is there already."""
     title = directory.resolve().name
@@ -80,6 +85,9 @@ def new(directory: Path) -> None:
     if directory.is_file() or (directory.is_dir() and any(directory.iterdir())):
         raise CommandError(Exit.USAGE, f"{directory} is not empty", "name a directory that is new")
     module = title.replace("-", "_")
+    if keyword.iskeyword(module) or module in sys.stdlib_module_names or module in TAKEN:
+        what = "a word of Python's own" if keyword.iskeyword(module) else "the name of another module"
+        raise CommandError(Exit.USAGE, f"{module} is {what}: a filter's file cannot have it", f"try my-{title}")
     name = "".join(part.capitalize() for part in title.split("-"))
     files = {
         f"{module}.py": FILTER.format(title=title, name=name),

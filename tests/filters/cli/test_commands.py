@@ -46,6 +46,9 @@ def test_a_test_that_fails_is_exit_code_1(tmp_path: Path) -> None:
     [
         (["new", "Upper"], "is no name for a filter"),
         (["new", "a--b"], "is no name for a filter"),
+        (["new", "class"], "class is a word of Python's own"),
+        (["new", "json"], "json is the name of another module"),
+        (["new", "tests"], "tests is the name of another module"),
         (["test", "nowhere"], "nowhere is no directory"),
         (["test", ".", "--module", "x.wasm"], "goes with --envoy"),
         (["test", ".", "--envoy", "--module", "x.wasm"], "x.wasm is no file"),
@@ -71,6 +74,9 @@ def test_wrong_usage_is_exit_code_2(tmp_path: Path, arguments: list[str], said: 
         (["inspect", "x.wasm"], "x.wasm: no such file or directory"),
         (["build", "library:nothing"], "the library has no filter nothing; it has: ab-testing, "),
         (["build", "nowhere"], "nowhere: no such file or directory"),
+        (["build", sys.executable], "this is no Python source in UTF-8"),
+        (["run", sys.executable], "this is no Python source in UTF-8"),
+        (["build", __file__], "there is no filter, nothing here imports lateen_filter"),
     ],
     ids=" ".join,
 )
