@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -23,7 +26,7 @@ from tests.fakes.image_registry import Registry, Reply, WebServer, serving
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e"), pytest.mark.timeout(900)]
 LEDGER = "http://ledger.legacy-system.svc.cluster.local:8080"
-PATIENCE = 120.0  # a module is compiled in seconds, and in more of them on a busy machine
+PATIENCE = 240.0  # a module is compiled in seconds, and in more of them on a busy machine
 UNAVAILABLE = (503, "a filter of this service is not available\n")
 STAMPING = """
 apiVersion: extensions.istio.io/v1alpha1
@@ -127,7 +130,29 @@ def test_a_wrong_configuration_is_told_with_its_line_and_the_old_one_stays(stamp
         assert re.search(r"stamp must be a string, got 5\n.*plugins\.yaml:12:\d+", stamping.output[said:])
         assert states(stamping)["stamp-ledger"]["state"] == "FAILED"
         assert ledger(stamping).headers["x-stamped"] == "first"
+        (plugin,) = described(stamping, "ledger")["plugins"]
+        assert (plugin["state"], plugin["serving"], plugin["filter"], plugin["phase"]) == (
+            "FAILED",
+            True,
+            "stamp",
+            "AUTHN",
+        )
+        assert plugin["reason"] == "stamp must be a string, got 5"
+        assert re.search(r"plugins\.yaml:12:\d+$", plugin["reason_position"])
     until(lambda: "the configuration is valid again" in stamping.output[said:])
+    (plugin,) = described(stamping, "ledger")["plugins"]
+    assert (plugin["state"], plugin["reason"]) == ("READY", "")
+    assert plugin["module"] == states(stamping)["stamp-ledger"]["module"]
+
+
+def described(mesh: RunningMesh, workload: str) -> dict[str, Any]:
+    """What `lateen describe` says."""
+    line = [sys.executable, "-P", "-m", "lateen.cli.main", "describe", workload, "-o", "json"]
+    done = subprocess.run(
+        [*line, "--control-plane", mesh.info.control_plane], capture_output=True, text=True, check=True, timeout=120
+    )
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 def test_another_sha256_is_refused_and_what_ran_stays(stamping: RunningMesh) -> None:

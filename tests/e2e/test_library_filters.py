@@ -8,6 +8,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -127,6 +128,17 @@ def send(filtered: RunningMesh, place: str) -> Send:
 
 def test_all_of_the_library_is_here() -> None:
     assert CONFIGURATIONS.keys() == catalog().keys()
+
+
+def test_ten_filters_of_one_module_are_one_machine(filtered: RunningMesh) -> None:
+    """One for each worker, besides the main thread's and the one that they are cloned from."""
+    for address in (filtered.replica("ledger-0").address, filtered.replica("payments-gateway-istio-0").address):
+        until(partial(_is_one_machine, address), 60, "one machine")
+
+
+def _is_one_machine(address: str) -> bool:
+    text = call("GET", f"http://{address}:15000/stats?filter=wasm.envoy.wasm.runtime.v8.active").text
+    return 1 <= int(text.rpartition(": ")[2]) <= 3
 
 
 def test_access_log(filtered: RunningMesh, place: str, send: Send) -> None:
