@@ -69,7 +69,7 @@ def parse_clusters(texts: Sequence[str]) -> Mapping[str, tuple[str, int]]:
 
 def run(source: str, directory: Path, settings: Settings, options: filterbuild.Options) -> None:
     """Build and run until interrupted. A build that fails, or a module Envoy refuses, leaves the running one alone."""
-    seen = _stamps(source)
+    seen = last = _stamps(source)
     build = 1
     module = _make(source, directory / f"filter-{build}.wasm", options)
     placed = _placed(module, settings)
@@ -86,8 +86,9 @@ def run(source: str, directory: Path, settings: Settings, options: filterbuild.O
             _tell(envoy.new_lines())
             if not envoy.alive():
                 raise CommandError(Exit.INVALID, "envoy has ended", "its last words are above")
-            now = _stamps(source)
-            if now in (seen, {}):
+            now, before = _stamps(source), last
+            last = now
+            if now in (seen, {}) or now != before:  # nothing new, or somebody is still writing
                 continue
             seen = now
             build += 1
@@ -136,13 +137,13 @@ def _make(source: str, target: Path, options: filterbuild.Options) -> Path:
     return target
 
 
-def _stamps(source: str) -> Mapping[Path, int]:
-    """When each file was saved; none for the library, which nobody edits."""
+def _stamps(source: str) -> Mapping[Path, tuple[int, int]]:
+    """When each file was saved, and its size; none for the library, which nobody edits."""
     if source.startswith(PREFIX):
         return {}
     try:
         paths = [Path(source)] if filterbuild.is_module(source) else find_sources(Path(source))[1].values()
-        return {path: path.stat().st_mtime_ns for path in paths}
+        return {path: (status.st_mtime_ns, status.st_size) for path in paths for status in [path.stat()]}
     except (BuildError, OSError):  # in the middle of a save; the first build says what is wrong
         return {}
 
