@@ -26,6 +26,7 @@ DENY: Final = rbac_pb2.RBAC.DENY
 DRY_RUN_DENY: Final = "istio_dry_run_deny_"
 DRY_RUN_ALLOW: Final = "istio_dry_run_allow_"
 AUDIT: Final = "lateen_audit_"
+REPORTS: Final = frozenset({DRY_RUN_DENY, DRY_RUN_ALLOW, AUDIT})
 REFUSED: Final = "refused"
 
 

@@ -205,8 +205,8 @@ _RULE = "policy.ns[default]-policy[{}-0]-rule[0]."
         ("dry-run", OK, ("dry_run_decisions", "deny", "dry-run-0"), "istio_dry_run_deny_." + _RULE + "shadow_denied"),
         ("dry-run-allow", OK, ("dry_run_decisions", "deny", "none"), "istio_dry_run_allow_.shadow_denied"),
         ("audit", OK, ("audit_matches", "", "audit-0"), "lateen_audit_." + _RULE + "shadow_denied"),
-        ("deny-get", NO, ("decisions", "deny", "deny-get-0"), "rbac." + _RULE + "denied"),
-        ("anything", OK, ("decisions", "allow", "anything-0"), "rbac." + _RULE + "allowed"),
+        ("deny-get", NO, ("decisions", "deny", "deny-get-0"), "rbac.denied"),
+        ("anything", OK, ("decisions", "allow", "anything-0"), "rbac.allowed"),
     ],
 )
 def test_metrics_by_policy_and_verdict(
