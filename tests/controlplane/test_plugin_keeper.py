@@ -194,7 +194,12 @@ async def test_another_sha256_is_refused_and_what_ran_stays(rig: Rig) -> None:
     ("lines", "code", "line", "message"),
     [
         (["pluginName: one", "pluginConfig:", "  message: 5"], "LTN0403", 8, "message must be a string, got 5"),
-        (["pluginName: one", "pluginConfig:", "  mesage: a"], "LTN0403", 8, "mesage is no field of the filter (did you mean message?)"),
+        (
+            ["pluginName: one", "pluginConfig:", "  mesage: a"],
+            "LTN0403",
+            8,
+            "mesage is no field of the filter (did you mean message?)",
+        ),
         (["pluginName: one", "pluginConfig: {}"], "LTN0403", 7, "message is required"),
         (["pluginName: three"], "LTN0403", 6, "the module has no filter three, only one, two"),
         (["priority: 1"], "LTN0403", 4, "pluginName must say which filter of the module is meant: one, two"),
