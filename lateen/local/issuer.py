@@ -14,7 +14,7 @@ import secrets
 import signal
 import stat
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -179,11 +179,6 @@ def serve(keys: Path, address: str, issuers: Sequence[str]) -> None:
     with ThreadingHTTPServer((host, int(port)), Handler) as server:
         server.daemon_threads = True
         server.serve_forever(poll_interval=3600)
-
-
-def utc_now() -> datetime:
-    """For the callers of `mint_token` that are commands."""
-    return datetime.now(UTC)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

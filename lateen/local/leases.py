@@ -10,7 +10,7 @@ import os
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network
 
 # Addresses and ports of a range at which control plane and CA would listen.
 PROBES = ((1, 15012), (2, 15013))
@@ -82,8 +82,3 @@ def unrouted(routes: str) -> Callable[[IPv4Network], bool]:
         except ipaddress.AddressValueError:
             continue
     return lambda network: not any(network.overlaps(other) for other in known if other.prefixlen)
-
-
-def in_range(address: str, network: IPv4Network) -> bool:
-    """Whether `address` belongs to `network`."""
-    return IPv4Address(address) in network

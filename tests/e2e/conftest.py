@@ -3,10 +3,20 @@
 import json
 import time
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.e2e.running import PAYMENTS, RunningMesh, copy_of, start, wait_for_end
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first test's time has the start of the mesh in it, and a wait that fails says why, which the timeout of others would cut short."""
+    for item in items:
+        if item.path.parent == HERE and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(300))
 
 
 @pytest.fixture(scope="session")
