@@ -8,7 +8,7 @@ import json
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -230,9 +230,10 @@ def enforced(engine: str, cases: Sequence[Case], folder: Path) -> Iterator[Enfor
     """A workload for each case, all of them behind one Envoy."""
     net, authority = lease(), Authority()
     addresses = {case.name: f"{net}.{20 + i}" for i, case in enumerate(cases)}
-    workloads = "".join(_yaml(c, addresses[c.name]) for c in cases)
-    services = _SERVICES.replace("ENGINE", engine)
-    meshes = {more: Mesh(net, text=services.replace("MORE", more) + workloads) for more in {c.mesh for c in cases}}
+    texts = {case.mesh: _SERVICES.replace("ENGINE", engine).replace("MORE", case.mesh) for case in cases}
+    for case in cases:
+        texts[case.mesh] += _yaml(case, addresses[case.name])
+    meshes = {more: Mesh(net, text=text) for more, text in texts.items()}
     seen: list[rls_pb2.RateLimitRequest] = []
     metrics = Metrics()
 
@@ -243,7 +244,7 @@ def enforced(engine: str, cases: Sequence[Case], folder: Path) -> Iterator[Enfor
     with contextlib.ExitStack() as stack:
         for port in (8080, 8082):
             stack.callback(Upstream("app", (f"{net}.12", port)).close)
-        check = _service({case.name: meshes[case.mesh] for case in cases}, metrics)
+        check = _service(meshes.values(), metrics)
         auth, limits = "envoy.service.auth.v3.Authorization", "envoy.service.ratelimit.v3.RateLimitService"
         stack.callback(Calls(f"{net}.3:9191", auth, "Check", check).close)
         stack.callback(Calls(f"{net}.4:8081", limits, "ShouldRateLimit", limited).close)
@@ -257,13 +258,12 @@ def enforced(engine: str, cases: Sequence[Case], folder: Path) -> Iterator[Enfor
         yield Enforced(engine, net, addresses, folder, authority, other, seen, proxy, metrics)
 
 
-def _service(meshes: Mapping[str, Mesh], metrics: Metrics) -> Any:  # noqa: ANN401 a handler of gRPC's
-    """What our authorization service answers, with the policies that the control plane of each workload's mesh sends it."""
+def _service(meshes: Iterable[Mesh], metrics: Metrics) -> Any:  # noqa: ANN401 a handler of gRPC's
+    """What our authorization service answers, with the policies that the control planes of the meshes send it."""
     keeper = KeyKeeper(httpx.AsyncClient())
     policies = Policies(keeper.want)
-    for mesh in {id(mesh): mesh for mesh in meshes.values()}.values():
-        names = {f"default/{name}" for name, its in meshes.items() if its is mesh}
-        policies.take({blob.name: blob.data for blob in workload_policies(mesh.view) if blob.name in names}, [])
+    for mesh in meshes:
+        policies.take({blob.name: blob.data for blob in workload_policies(mesh.view)}, [])
     checker = Checker(policies, keeper, metrics, Denials())
 
     def check(data: bytes, context: grpc.ServicerContext) -> bytes:
