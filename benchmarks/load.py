@@ -4,6 +4,7 @@ Both keep N connections busy, each with one request at a time (a closed loop): l
 what would happen under an arrival rate that does not wait.
 """
 
+import contextlib
 import gc
 import re
 import select
@@ -11,7 +12,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -98,21 +99,35 @@ class PythonGenerator:
         """Send requests for `seconds`."""
         request = target.request()
         opened = {c.socket.fileno(): c for c in (_connect(target) for _ in range(connections))}
-        poll = select.epoll()
-        collecting = gc.isenabled()
-        gc.disable()
-        try:
-            for fd in opened:
-                poll.register(fd, select.EPOLLIN)
+        with polled([connection.socket for connection in opened.values()], target.host) as poll:
             return _closed_loop(request, opened, poll, seconds)
-        except OSError as error:
-            raise LoadError(f"{target.host}: {error}") from error
-        finally:
-            if collecting:
-                gc.enable()
-            poll.close()
-            for connection in opened.values():
-                connection.socket.close()
+
+
+@contextlib.contextmanager
+def polled(sockets: Sequence[socket.socket], where: str) -> Iterator[select.epoll]:
+    """These sockets to wait for, closed at the end, and no garbage collection meanwhile. What fails is a LoadError that says `where`."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        with select.epoll() as poll:
+            for each in sockets:
+                poll.register(each.fileno(), select.EPOLLIN)
+            yield poll
+    except OSError as error:
+        raise LoadError(f"{where}: {error}") from error
+    finally:
+        if collecting:
+            gc.enable()
+        for each in sockets:
+            each.close()
+
+
+def load_of(latencies: list[float], seconds: float) -> Load:
+    """What was measured, of latencies in seconds; LoadError without any."""
+    if not latencies:
+        raise LoadError("no answer in time")
+    latencies.sort()
+    return Load(len(latencies), seconds, percentile(latencies, 0.5) * 1e6, percentile(latencies, 0.99) * 1e6)
 
 
 def _connect(target: Target) -> _Connection:
@@ -149,10 +164,7 @@ def _closed_loop(request: bytes, opened: Mapping[int, _Connection], poll: select
                 latencies.append(now - connection.sent)
                 connection.sent = now
                 connection.socket.send(request)
-    if not latencies:
-        raise LoadError("no answer in time")
-    latencies.sort()
-    return Load(len(latencies), now - start, percentile(latencies, 0.5) * 1e6, percentile(latencies, 0.99) * 1e6)
+    return load_of(latencies, now - start)
 
 
 class WrkGenerator:

@@ -4,7 +4,6 @@ A closed loop: so many calls are in flight on so many connections, and each answ
 Envoy's: the same fields in each call but for the ids of a trace, all without a table.
 """
 
-import gc
 import select
 import socket
 import ssl
@@ -15,8 +14,8 @@ from typing import Final
 
 from hpack import Encoder
 
-from benchmarks.load import LoadError
-from benchmarks.statistics import Load, percentile
+from benchmarks.load import LoadError, load_of, polled
+from benchmarks.statistics import Load
 
 PATH: Final = "/envoy.service.auth.v3.Authorization/Check"
 MESSAGE: Final = b"\x0a" + b"x" * 599  # the size of a CheckRequest
@@ -105,27 +104,20 @@ class _Connection:
 
 def run(addresses: list[str], in_flight: int, seconds: float, tls: ssl.SSLContext | None = None) -> Load:
     """Calls for `seconds`, `in_flight` of them spread over one connection to each address."""
-    opened: dict[int, _Connection] = {}
-    poll = select.epoll()
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        for address in addresses:
-            connection = _Connection(_connect(address, tls), in_flight // len(addresses))
-            opened[connection.socket.fileno()] = connection
-            poll.register(connection.socket.fileno(), select.EPOLLIN)
+    made = (_Connection(_connect(address, tls), in_flight // len(addresses)) for address in addresses)
+    opened = {connection.socket.fileno(): connection for connection in made}
+    with polled([connection.socket for connection in opened.values()], str(addresses)) as poll:
         return _closed_loop(opened, poll, seconds)
-    except OSError as error:
-        raise LoadError(f"{addresses}: {error}") from error
-    finally:
-        if collecting:
-            gc.enable()
-        poll.close()
-        for connection in opened.values():
-            connection.socket.close()
 
 
 def _connect(address: str, tls: ssl.SSLContext | None) -> socket.socket:
+    try:
+        return _dial(address, tls)
+    except OSError as error:
+        raise LoadError(f"{address}: {error}") from error
+
+
+def _dial(address: str, tls: ssl.SSLContext | None) -> socket.socket:
     if address.startswith("unix:"):
         made = socket.socket(socket.AF_UNIX)
         made.settimeout(_PATIENCE_SECONDS)
@@ -164,10 +156,7 @@ def _closed_loop(opened: dict[int, _Connection], poll: select.epoll, seconds: fl
             out = control + connection.start(len(answers), now)
             if out:
                 connection.socket.sendall(out)
-    if not latencies:
-        raise LoadError("no answer in time")
-    latencies.sort()
-    return Load(len(latencies), now - start, percentile(latencies, 0.5) * 1e6, percentile(latencies, 0.99) * 1e6)
+    return load_of(latencies, now - start)
 
 
 def _wait_for_settings(connection: _Connection) -> None:

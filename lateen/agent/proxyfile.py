@@ -79,7 +79,7 @@ def parse_proxy(text: str) -> ProxySpec:
     _check(spec.mode in _MODES, f"mode is none of {', '.join(_MODES)}")
     for key in ("address", "app_address"):
         if value := getattr(spec, key):
-            _check(_is_address(value), f"{key} is not an IP address")
+            _check(is_address(value), f"{key} is not an IP address")
     _check(spec.sds_socket.startswith("/"), "sds_socket is not an absolute path")
     _check(spec.bootstrap_file == "" or spec.bootstrap_file.startswith("/"), "bootstrap_file is not an absolute path")
     return spec
@@ -100,7 +100,8 @@ def _ports(value: object) -> dict[str, int]:
     return named
 
 
-def _is_address(text: str) -> bool:
+def is_address(text: str) -> bool:
+    """Whether this is an IP address, not a name."""
     try:
         ipaddress.ip_address(text)
     except ValueError:

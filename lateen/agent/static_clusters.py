@@ -1,10 +1,9 @@
 """The clusters a proxy needs to reach its control plane, its secrets and its own admin interface. Pure."""
 
-import ipaddress
-
 from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
 
+from lateen.agent.proxyfile import is_address
 from lateen.envoyapi.envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2
 from lateen.envoyapi.envoy.config.core.v3 import address_pb2, base_pb2, config_source_pb2, grpc_service_pb2
 from lateen.envoyapi.envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
@@ -25,7 +24,7 @@ def ads_cluster(ads_address: str, trust_domain: str, root_namespace: str) -> clu
     host = host.strip("[]")
     cluster = cluster_pb2.Cluster(
         name=XDS_CLUSTER,
-        type=cluster_pb2.Cluster.STATIC if _is_ip(host) else cluster_pb2.Cluster.STRICT_DNS,
+        type=cluster_pb2.Cluster.STATIC if is_address(host) else cluster_pb2.Cluster.STRICT_DNS,
         connect_timeout=Duration(seconds=1),
         load_assignment=_one_endpoint(
             XDS_CLUSTER,
@@ -139,11 +138,3 @@ def _one_endpoint(cluster: str, address: address_pb2.Address) -> endpoint_pb2.Cl
     return endpoint_pb2.ClusterLoadAssignment(
         cluster_name=cluster, endpoints=[endpoint_components_pb2.LocalityLbEndpoints(lb_endpoints=[endpoint])]
     )
-
-
-def _is_ip(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

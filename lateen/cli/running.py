@@ -9,8 +9,6 @@ from lateen.cli.exits import CommandError, Exit
 from lateen.cli.output import Colour, emit, wants_colour
 from lateen.clock import SystemClock
 
-MODES = ("loopback", "netns")
-
 
 def up(
     directory: Path,
@@ -23,6 +21,7 @@ def up(
     ahead_of_time: bool = False,
 ) -> None:
     """Run the mesh of `directory` until it is stopped or the command of --exec has ended."""
+    from lateen.local.commands import MODES
     from lateen.local.parent import end_with_parent
     from lateen.local.up import run
 
