@@ -26,7 +26,7 @@ from lateen.mesh.loader import load_text
 from lateen.mesh.meshconfig import MeshConfig
 from lateen.mesh.view import MeshView
 from tests.controlplane.pki import Authority
-from tests.controlplane.static_envoy import bootstrap, to_json
+from tests.controlplane.static_envoy import bootstrap
 
 _nets = itertools.count()
 
@@ -153,8 +153,8 @@ def envoy(snapshot: Snapshot, folder: Path, identity: tuple[str, str]) -> Iterat
 def running_envoy(bootstrapped: bootstrap_pb2.Bootstrap, folder: Path, admin: int) -> Iterator[Running]:
     """Start Envoy with a bootstrap and wait until it serves."""
     folder.mkdir(parents=True, exist_ok=True)
-    config, log = folder / "envoy.json", folder / "envoy.log"
-    config.write_text(to_json(bootstrapped))
+    config, log = folder / "envoy.pb", folder / "envoy.log"
+    config.write_bytes(bootstrapped.SerializeToString())  # as JSON it takes seconds where there are many workloads
     command = [str(envoy_path()), "-c", str(config), "--disable-hot-restart", "--concurrency", "1", "-l", "warning"]
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output)
