@@ -96,6 +96,9 @@ class Proxy:
 
 
 def _build(node: Node) -> str:
+    """Empty where the node does not say which build it is."""
+    if not node.HasField("user_agent_build_version"):
+        return ""
     version = node.user_agent_build_version
     number = version.version
     revision = version.metadata.fields["revision.sha"].string_value if "revision.sha" in version.metadata.fields else ""
