@@ -180,7 +180,7 @@ def test_what_an_envoy_says_of_its_build() -> None:
     node.user_agent_build_version.version.minor_number = 40
     node.user_agent_build_version.metadata.update({"revision.sha": "9e55"})
     assert Proxy.from_node(node).build == "9e55/1.40.0"
-    assert Proxy.from_node(Node(id="sidecar~127.0.0.1~a.b~c")).build == "/0.0.0"
+    assert Proxy.from_node(Node(id="sidecar~127.0.0.1~a.b~c")).build == ""
 
 
 def test_what_nobody_has_any_more_is_forgotten(tmp_path: Path) -> None:
