@@ -60,6 +60,8 @@ def build(source: Path, *, seed: int | None = None, limits: Limits | None = None
         raise BuildError(f"{error.filename}:{error.lineno}: {error.msg}") from None
     if SDK not in found.modules:
         raise BuildError(f"{source}: there is no filter, nothing here imports {SDK}")
+    if not found.derives:
+        raise BuildError(f"{source}: there is no filter, no class here is derived from HttpFilter")
     seed = secrets.randbits(32) if seed is None else seed
     with tempfile.TemporaryDirectory(prefix="lateen-filter-") as directory:
         stage = Path(directory)
@@ -74,6 +76,8 @@ def build(source: Path, *, seed: int | None = None, limits: Limits | None = None
         digest.update(module.encode() + b"\0" + files[module].read_bytes() + b"\0")
     extra = {"seed": seed, "source": digest.hexdigest(), "componentize": COMPONENTIZE_VERSION}
     linked = link(component, limits, extra, compiler=found.compiles)
+    if not linked.manifest.get("filters"):
+        raise BuildError(f"{source}: there is no filter, no class here is derived from HttpFilter")
     return Built(linked, tuple(warnings), len(component), middle - started, time.monotonic() - middle, seed)
 
 

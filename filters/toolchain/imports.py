@@ -81,6 +81,8 @@ class Imports(NamedTuple):
     findings: tuple[Finding, ...]
     compiles: bool = False
     """Whether a function compiles Python at run time."""
+    derives: bool = False
+    """Whether a class is derived from another one, or classes of the library are imported."""
 
 
 def read_imports(sources: Iterable[tuple[str, Path]]) -> Imports:
@@ -90,7 +92,7 @@ def read_imports(sources: Iterable[tuple[str, Path]]) -> Imports:
     """
     modules: dict[str, None] = {}
     findings: list[Finding] = []
-    compiles = False
+    compiles = derives = False
     for module, path in sources:
         try:
             text = path.read_text(encoding="utf-8")
@@ -101,14 +103,16 @@ def read_imports(sources: Iterable[tuple[str, Path]]) -> Imports:
         package = module if path.name == "__init__.py" else module.rpartition(".")[0]
         modules |= dict.fromkeys(LATE_IMPORTS[name] for name in _mentioned(tree) if name in LATE_IMPORTS)
         compiles = compiles or not COMPILES.isdisjoint(_mentioned_in_functions(tree))
+        derives = derives or any(isinstance(node, ast.ClassDef) and node.bases for node in ast.walk(tree))
         for node in _imports(tree):
             for name in _names(node, package):
+                derives = derives or name.startswith("filters.library")
                 modules.setdefault(name)
                 reason = _impossible(name)
                 if reason:
                     findings.append(Finding(str(path), node.lineno, name, reason, lines[node.lineno - 1]))
         findings += [Finding(str(path), line, "open", NO_FILES, lines[line - 1]) for line in _opened(tree)]
-    return Imports(tuple(modules), tuple(dict.fromkeys(findings)), compiles)
+    return Imports(tuple(modules), tuple(dict.fromkeys(findings)), compiles, derives)
 
 
 def _mentioned(tree: ast.AST) -> Iterable[str]:

@@ -40,7 +40,7 @@ class Inspection:
 
 
 def inspect_module(raw: bytes) -> Inspection:
-    """Read the outline of a module; it need not be one of ours."""
+    """Read the outline of a module; it need not be one of ours. MalformedModuleError, also of one that was cut short."""
     if raw[:8] != MAGIC:
         raise MalformedModuleError("not a WebAssembly module")
     sections: dict[str, int] = {}
@@ -51,9 +51,14 @@ def inspect_module(raw: bytes) -> Inspection:
     at = 8
     while at < len(raw):
         number = raw[at]
-        size, start = read_unsigned(raw, at + 1)
+        label = SECTIONS.get(number, f"section {number}" if number else "custom")
+        try:
+            size, start = read_unsigned(raw, at + 1)
+        except IndexError:
+            size, start = 1, len(raw)
         at = start + size
-        label = SECTIONS.get(number, f"section {number}")
+        if at > len(raw):
+            raise MalformedModuleError(f"cut short: it ends at byte {len(raw)}, in the middle of a section ({label})")
         if number == 0:
             label, content = read_name(raw, start)
             if label == MANIFEST_SECTION:

@@ -49,8 +49,11 @@ def read_module(path: Path) -> tuple[bytes, Sequence[str]]:
     return content, [item["name"] for item in filters] if isinstance(filters, list) else []
 
 
-def build(source: str, output: Path, options: Options) -> Path:
-    """Build `source` into `output`, whole or not at all; CommandError says why not."""
+def build(source: str, output: Path, options: Options, *, brief: bool = False) -> Path:
+    """Build `source` into `output`, whole or not at all, and say what was built, or (`brief`) how long that took.
+
+    CommandError says why it was not.
+    """
     if is_module(source):
         raise CommandError(Exit.USAGE, f"{source} is built already")
     if not output.parent.is_dir():
@@ -65,9 +68,10 @@ def build(source: str, output: Path, options: Options) -> Path:
     temporary = output.with_suffix(".part")
     temporary.write_bytes(built.linked.module)
     temporary.replace(output)
-    say(
-        f"{output}: {len(built.linked.module) / MIB:.1f} MiB, built in "
-        f"{built.componentize_seconds + built.link_seconds:.1f} s, seed {built.seed}"
-    )
-    say(render_modules(built.linked.manifest))
+    seconds = built.componentize_seconds + built.link_seconds
+    if brief:
+        say(f"built in {seconds:.1f} s")
+    else:
+        say(f"{output}: {len(built.linked.module) / MIB:.1f} MiB, built in {seconds:.1f} s, seed {built.seed}")
+        say(render_modules(built.linked.manifest))
     return output

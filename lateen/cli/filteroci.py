@@ -26,7 +26,8 @@ LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 REF = "org.opencontainers.image.ref.name"
 PLUGIN = "plugin.wasm"
 TIMEOUT = 60.0
-LONGEST_ANSWER = 1000
+LONGEST_REASON = 200
+"""Characters of what a server says that are shown."""
 REFERENCE = re.compile(
     r"(?P<registry>[A-Za-z0-9.-]+(:\d+)?|\[[0-9a-f:]+\](:\d+)?)/(?P<repository>[a-z0-9]+([._/-]+[a-z0-9]+)*)(:(?P<tag>[\w][\w.-]{0,127}))?"
 )
@@ -145,13 +146,11 @@ class _Push:
             self._authorization = self._authorize(answer.headers.get("www-authenticate", ""))
             answer = self._send(method, url, body, kind)
         if answer.status_code not in expected:
-            said = answer.text[:LONGEST_ANSWER].strip()
-            hint = ""
+            page = answer.headers.get("content-type", "").startswith("text/html")
+            hint = "is this a registry? it answers with a web page" if page else ""
             if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
                 hint = f"docker login {self._reference.registry}"
-            raise CommandError(
-                Exit.INVALID, f"{self._reference.registry} answers {answer.status_code} to {method}: {said}", hint
-            )
+            raise CommandError(Exit.INVALID, f"{self._reference.registry} answers {_reason(answer)} to {method}", hint)
         return answer
 
     def _send(self, method: str, url: str, body: bytes, kind: str | None) -> httpx.Response:
@@ -191,6 +190,16 @@ class _Push:
                 f"docker login {self._reference.registry}",
             ) from None
         return f"Bearer {token}"
+
+
+def _reason(answer: httpx.Response) -> str:
+    """The status, and what a registry tells about it (distribution specification, error codes), else the first line."""
+    try:
+        said = ", ".join(f"{item['code']} {item.get('message', '')}".strip() for item in answer.json()["errors"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        said = next(iter(answer.text.strip().splitlines()), "")
+    said = "".join(character if character.isprintable() else " " for character in said[:LONGEST_REASON])
+    return f"{answer.status_code} ({said})" if said else str(answer.status_code)
 
 
 def _descriptor(kind: str, content: bytes) -> dict[str, object]:

@@ -1,7 +1,9 @@
 """`lateen filter run`: an Envoy with a filter; when a source file is saved, the new module takes the old one's place."""
 
+import errno
 import json
 import signal
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -69,6 +71,7 @@ def parse_clusters(texts: Sequence[str]) -> Mapping[str, tuple[str, int]]:
 
 def run(source: str, directory: Path, settings: Settings, options: filterbuild.Options) -> None:
     """Build and run until interrupted. A build that fails, or a module Envoy refuses, leaves the running one alone."""
+    _check_free(settings.port)
     seen = last = _stamps(source)
     build = 1
     module = _make(source, directory / f"filter-{build}.wasm", options)
@@ -107,6 +110,18 @@ def run(source: str, directory: Path, settings: Settings, options: filterbuild.O
         envoy.stop()
 
 
+def _check_free(port: int) -> None:
+    """CommandError if Envoy could not listen there; asked before a build, which takes a while. 0 is always free."""
+    with socket.socket() as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Envoy: connections that end do not matter
+        try:
+            tried.bind(("127.0.0.1", port))
+        except OSError as error:
+            taken = error.errno == errno.EADDRINUSE
+            what = f"port {port} is taken" if taken else f"port {port}: {(error.strerror or str(error)).lower()}"
+            raise CommandError(Exit.USAGE, what, "give another one with --port, or 0 for any that is free") from None
+
+
 def _replace(
     envoy: EnvoyProcess, source: str, module: Path, *, settings: Settings, options: filterbuild.Options, build: int
 ) -> bool:
@@ -132,7 +147,7 @@ def _replace(
 def _make(source: str, target: Path, options: filterbuild.Options) -> Path:
     """Build, or take what is built; a copy, since Envoy may read it late."""
     if not filterbuild.is_module(source):
-        return filterbuild.build(source, target, options)
+        return filterbuild.build(source, target, options, brief=True)
     target.write_bytes(filterbuild.read_module(Path(source))[0])
     return target
 
@@ -151,10 +166,12 @@ def _stamps(source: str) -> Mapping[Path, tuple[int, int]]:
 def _placed(module: Path, settings: Settings) -> Placed:
     """The filter to run and its configuration."""
     names = filterbuild.read_module(module)[1]
+    if not names:
+        raise CommandError(Exit.INVALID, "there is no filter in this module", "lateen filter build makes one")
     name = settings.name or (names[0] if len(names) == 1 else "")
     if name not in names:
         what = f"no filter {name!r} in this module" if name else "which filter?"
-        raise CommandError(Exit.USAGE, f"{what}, it has: {', '.join(names) or 'none'}", "use --name")
+        raise CommandError(Exit.USAGE, f"{what}, it has: {', '.join(names)}", "use --name")
     return Placed(name, settings.config)
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from lateen.cli.choices import choice_of
 from lateen.cli.exits import EPILOG
 from lateen.cli.output import Format, emit
 
@@ -147,7 +148,10 @@ def publish(
 def inspect(
     module: Annotated[Path, typer.Argument(help="A .wasm file.")],
     *,
-    fmt: Annotated[Format, typer.Option("-o", "--output", help="table, json or yaml.")] = Format.TABLE,
+    fmt: Annotated[
+        Format,
+        typer.Option("-o", "--output", parser=choice_of(Format), metavar="table|json|yaml", help="Output format."),
+    ] = Format.TABLE,
 ) -> None:
     """Show the filters of a module with their configuration, imports, exports and sizes.
 

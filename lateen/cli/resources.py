@@ -12,9 +12,9 @@ from lateen.cli.findings import print_diagnostics
 from lateen.cli.output import Colour, Format, emit, render_data, render_table, say
 from lateen.mesh.diagnostics import Diagnostic
 from lateen.mesh.kinds import KINDS, KindInfo, find_kind, kind_of, split_api_version
+from lateen.mesh.loader import find_files
 
 HTTP_OK, HTTP_NOT_FOUND, HTTP_CONFLICT, HTTP_INVALID = 200, 404, 409, 422
-YAML_SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 
 
 def apply(files: Sequence[str], *, control_plane: str | None, fmt: Format, colour: Colour) -> None:
@@ -170,15 +170,15 @@ def _other_names(infos: Sequence[KindInfo], name: str, names: Sequence[str]) -> 
 
 
 def _read(files: Sequence[str]) -> list[tuple[str, str]]:
-    """(name, text) of every file named, directories expanded in order of their names."""
+    """(name, text) of every file named, directories expanded as all commands do (lateen.mesh.loader)."""
     texts: list[tuple[str, str]] = []
     for name in files:
         path = Path(name)
         if name == "-":
             texts.append(("stdin", _text("stdin", sys.stdin.buffer.read)))
         elif path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix in YAML_SUFFIXES and p.is_file())
-            texts.extend((str(p), _text(str(p), p.read_bytes)) for p in inside if p.stem not in {"lateen", "mesh"})
+            inside = [found for found, _ in find_files([path]) if found.stem not in {"lateen", "mesh"}]
+            texts.extend((str(found), _text(str(found), found.read_bytes)) for found in inside)
         else:
             texts.append((name, _text(name, path.read_bytes)))
     return texts

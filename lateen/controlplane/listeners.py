@@ -268,13 +268,8 @@ def _virtual_outbound(scope: Scope) -> listener_pb2.Listener:
 
 
 def mapped_ports(services: Iterable[Service]) -> dict[tuple[str, int], int]:
-    """The local port of each service port that an HTTP proxy cannot reach: TCP, TLS and gRPC."""
+    """By host name and port: the local port of each service port that an HTTP proxy cannot reach (TCP, TLS and gRPC)."""
     return names.assign_ports((s.hostname, p.number) for s in services for p in s.ports if _is_mapped(p))
-
-
-def mapped_port(view: MeshView, hostname: str, port: int) -> int | None:
-    """Where an application in a loopback mesh finds a service port, on its own proxy's address; None when it is not mapped."""
-    return mapped_ports(view.services.values()).get((hostname, port))
 
 
 def _is_mapped(port: ServicePort) -> bool:

@@ -19,7 +19,7 @@ from lateen.mesh.problems import MAX_FINDINGS, Findings, find_nulls, prune
 from lateen.mesh.spec import OpenSpec, Spec
 from lateen.mesh.yaml_source import MAX_BYTES, Document, Position, SourceMap, read_documents
 
-__all__ = ["Loaded", "Located", "Position", "SourceMap", "load_mesh_config", "load_paths", "load_text"]
+__all__ = ["Loaded", "Located", "Position", "SourceMap", "find_files", "load_mesh_config", "load_paths", "load_text"]
 
 MAX_FILES = 10_000
 _MAX_PRUNED = 100
@@ -89,7 +89,7 @@ def load_text(text: str, file: str) -> Loaded:
 def load_paths(paths: Iterable[FilePath | str]) -> Loaded:
     """Every document of files, and of the YAML and JSON files below directories; `mesh.yaml` and `lateen.yaml` are known by name."""
     collected = _Collected()
-    for number, (path, error) in enumerate(_files(paths)):
+    for number, (path, error) in enumerate(find_files(paths)):
         if number >= MAX_FILES:
             collected.diagnostics.append(_file_problem("LTN0003", f"more than {MAX_FILES} files", str(path)))
             break
@@ -118,7 +118,8 @@ def _file_problem(code: str, message: str, file: str, hint: str = "") -> Diagnos
     return Diagnostic(code, Severity.ERROR, message, file=file, line=1, column=1, hint=hint, invalid=True)
 
 
-def _files(paths: Iterable[FilePath | str]) -> Iterator[tuple[FilePath, str]]:
+def find_files(paths: Iterable[FilePath | str]) -> Iterator[tuple[FilePath, str]]:
+    """Files, and the YAML and JSON files below directories, sorted, hidden ones left out; each with what is wrong with it or ""."""
     for path in map(FilePath, paths):
         if path.is_dir():
             # os.walk, unlike rglob, passes over directories that go away meanwhile.

@@ -192,6 +192,14 @@ def test_apply_of_what_is_not_text_is_2(run: Run, tmp_path: Path, monkeypatch: p
     assert "cannot read stdin" in result.err
 
 
+def test_apply_passes_over_what_is_hidden_as_all_commands_do(run: Run, tmp_path: Path) -> None:
+    manifests = tmp_path / "manifests"
+    (manifests / ".git").mkdir(parents=True)
+    (manifests / ".git" / "binary.yaml").write_bytes(b"\xff\xfe")
+    result = run("apply", "-f", str(manifests), "--control-plane", f"unix://{tmp_path}/nowhere.sock")
+    assert (result.code, f"there is no resource in {manifests}" in result.err) == (2, True), result.err
+
+
 def test_a_value_that_an_option_does_not_have_is_said_in_our_words(run: Run) -> None:
     result = run("get", "vs", "-o", "jsn")
     assert result.code == 2

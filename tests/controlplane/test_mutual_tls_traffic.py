@@ -179,11 +179,10 @@ def test_sniffed_port(world: World) -> None:
 
 
 def test_tcp_port_by_its_mapped_listener(world: World, tmp_path: Path) -> None:
-    from lateen.controlplane.listeners import mapped_port  # noqa: PLC0415 only here
+    from lateen.controlplane.listeners import mapped_ports  # noqa: PLC0415 only here
 
     view = Mesh(world.server.rpartition(".")[0], text=_MESH).view
-    port = mapped_port(view, "server.default.svc.cluster.local", 8082)
-    assert port is not None
+    port = mapped_ports(view.services.values())["server.default.svc.cluster.local", 8082]
     answer = call((world.client[0], port), "/direct")
     assert answer.json["name"] == "app-8082"
 

@@ -13,10 +13,15 @@ from pathlib import Path
 import pytest
 
 from filters.testing.building import module_of
+from filters.toolchain.binary import section
+from filters.toolchain.core_module import MAGIC
+from lateen.cli import filterbuild
+from lateen.cli.exits import CommandError, Exit
 from tests.filters.kit.cases import Plain
 
 LATEEN = [sys.executable, "-m", "lateen.cli.main", "filter"]
 SECONDS = 120.0
+SHORT = "short.wasm: cut short: it ends at byte 109, in the middle of a section (code)"
 BUILDS = [pytest.mark.e2e, pytest.mark.xdist_group("filters"), pytest.mark.timeout(600)]
 
 
@@ -59,6 +64,7 @@ def test_a_test_that_fails_is_exit_code_1(tmp_path: Path) -> None:
         (["build", "x.py", "-o", "no/such/x.wasm"], "there is no directory"),
         (["build", "x.wasm"], "is built already"),
         (["inspect", "x.wasm", "-o", "wide"], "there is only table, json and yaml"),
+        (["inspect", "x.wasm", "-o", "yml"], "'yml' is not one of table, wide, json, yaml, name, did you mean yaml?"),
     ],
     ids=" ".join,
 )
@@ -70,19 +76,49 @@ def test_wrong_usage_is_exit_code_2(tmp_path: Path, arguments: list[str], said: 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["run", "x.wasm"], "x.wasm: no such file or directory"),
+        (["run", "x.wasm", "--port", "0"], "x.wasm: no such file or directory"),
         (["inspect", "x.wasm"], "x.wasm: no such file or directory"),
         (["build", "library:nothing"], "the library has no filter nothing; it has: ab-testing, "),
         (["build", "nowhere"], "nowhere: no such file or directory"),
         (["build", sys.executable], "this is no Python source in UTF-8"),
-        (["run", sys.executable], "this is no Python source in UTF-8"),
+        (["run", sys.executable, "--port", "0"], "this is no Python source in UTF-8"),
         (["build", __file__], "there is no filter, nothing here imports lateen_filter"),
+        (["build", "classless.py"], "classless.py: there is no filter, no class here is derived from HttpFilter"),
+        (["run", "empty.wasm", "--port", "0"], "there is no filter in this module"),
+        (["run", "short.wasm", "--port", "0"], SHORT),
+        (["inspect", "short.wasm"], SHORT),
+        (["publish", "short.wasm", "out"], SHORT),
     ],
     ids=" ".join,
 )
 def test_what_cannot_be_built_or_read_is_exit_code_3(tmp_path: Path, arguments: list[str], said: str) -> None:
+    (tmp_path / "classless.py").write_text("import lateen_filter\n")
+    (tmp_path / "empty.wasm").write_bytes(MAGIC)
+    (tmp_path / "short.wasm").write_bytes(MAGIC + section(10, bytes(100))[:-1])
     result = lateen(*arguments, cwd=tmp_path)
     assert (result.returncode, said in result.stderr) == (3, True), result.stderr
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_a_port_that_is_taken_is_told_before_building(host: str) -> None:
+    with socket.socket() as taken:
+        taken.bind((host, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        result = lateen("run", "library:waf", "--port", str(port))
+    assert result.returncode == 2
+    assert (
+        result.stderr == f"error: port {port} is taken\nhelp: give another one with --port, or 0 for any that is free\n"
+    )
+
+
+@pytest.mark.parametrize("length", range(1, 12))
+def test_a_module_that_is_cut_anywhere_is_no_module(tmp_path: Path, length: int) -> None:
+    path = tmp_path / "gate.wasm"
+    path.write_bytes(MAGIC + section(0, bytes([200, 1]) + bytes(200))[:length])
+    with pytest.raises(CommandError, match=r"in the middle of a section \(custom\)") as caught:
+        filterbuild.read_module(path)
+    assert caught.value.code is Exit.INVALID
 
 
 @pytest.fixture
@@ -154,16 +190,6 @@ class TestRun:
         with socket.socket() as client:  # Envoy is gone too
             assert client.connect_ex(("127.0.0.1", port)) != 0
 
-    def test_a_port_that_is_taken_ends_it(
-        self, module: Path, start: Callable[..., tuple[subprocess.Popen[bytes], Path]]
-    ) -> None:
-        with socket.socket() as taken:
-            taken.bind(("127.0.0.1", 0))
-            taken.listen()
-            process, log = start("kit.wasm", "--name", "plain", "--port", str(taken.getsockname()[1]))
-            assert process.wait(SECONDS) == 3
-        assert "error: envoy refuses the filter:" in log.read_text()
-
     def test_which_filter_has_to_be_said(self, module: Path) -> None:
-        result = lateen("run", str(module))
+        result = lateen("run", str(module), "--port", "0")
         assert (result.returncode, "it has: awaiting, differences, plain" in result.stderr) == (2, True), result.stderr

@@ -11,8 +11,10 @@ import socket
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import httpx
@@ -196,6 +198,50 @@ def test_bad_targets(module: Path, target: str, code: Exit) -> None:
     with pytest.raises(CommandError) as caught:
         publish(str(module), target, OPTIONS, plain_http=True)
     assert caught.value.code is code
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "said", "hint"),
+    [
+        (b"<!DOCTYPE html>\n" + b"<p>" * 1000, "text/html", "500 (<!DOCTYPE html>)", "is this a registry?"),
+        (b"x" * 1000 + b"\x1b[2J", "text/plain", f"500 ({'x' * 200})", ""),
+        (b"", "text/plain", "500", ""),
+        (
+            b'{\n"errors": [{"code": "DENIED", "message": "no\\u001b\\nroom"}]}',
+            "application/json",
+            "500 (DENIED no  room)",
+            "",
+        ),
+    ],
+    ids=["page", "text", "nothing", "errors"],
+)
+def test_what_a_server_says_is_shown_in_one_line(module: Path, body: bytes, kind: str, said: str, hint: str) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_error(404)
+
+        def do_POST(self) -> None:
+            self.send_response(500)
+            self.send_header("content-type", kind)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        host = f"127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            with pytest.raises(CommandError) as caught:
+                publish(str(module), f"oci://{host}/gate:1", OPTIONS, plain_http=True)
+        finally:
+            server.shutdown()
+            thread.join()
+    assert caught.value.code is Exit.INVALID
+    assert caught.value.message == f"{host} answers {said} to POST"
+    assert caught.value.hint.startswith(hint)
+    assert bool(caught.value.hint) is bool(hint)
 
 
 def test_what_is_no_module_is_not_published(tmp_path: Path) -> None:
