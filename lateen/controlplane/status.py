@@ -7,6 +7,7 @@ from google.protobuf import descriptor_pool, json_format, message_factory
 
 from lateen.controlplane.blobs import Blob
 from lateen.controlplane.connection import Connection
+from lateen.controlplane.culprit import culprits
 from lateen.controlplane.metrics import SHORT_NAMES, Metrics
 from lateen.controlplane.names import ECDS, SDS
 from lateen.controlplane.plugin_keeper import PluginStanding, PluginState
@@ -32,7 +33,7 @@ def proxy_status(
 ) -> dict[str, Any]:
     """One proxy, as in GET /v1/proxies. What is `quarantined` counts as refused by every proxy that has the Envoy resource.
 
-    A proxy is not in sync while something has changed that no snapshot has yet (`behind`), nor while one of its `plugins` is
+    Of several of which one is to blame, the likeliest is named. A proxy is not in sync while something has changed that no snapshot has yet (`behind`), nor while one of its `plugins` is
     pending: what it has instead is only there meanwhile.
     """
     proxy = connection.proxy
@@ -62,7 +63,11 @@ def proxy_status(
 
 def _type_status(state: TypeStatus, view: MeshView | None, aside: Sequence[Quarantined]) -> dict[str, Any]:
     refused = [(r.blob.name, r.message, place_of(r.blob, r.accepted, view)) for r in state.refusals]
-    refused += [(q.refused.name, q.message, OriginPlace.of(q.located)) for q in aside]
+    refused += [(q.refused.name, q.message, OriginPlace.of(q.located)) for q in aside if q.alone]
+    undecided = [q for q in aside if not q.alone]
+    if undecided:
+        likeliest = min(undecided, key=_rank)
+        refused.append((likeliest.refused.name, likeliest.message, OriginPlace.of(likeliest.located)))
     errors = [{"message": message, "resource": name, **place.to_dict()} for name, message, place in refused]
     return {
         "status": SyncState.NACK.value if aside else state.status.value,
@@ -72,6 +77,13 @@ def _type_status(state: TypeStatus, view: MeshView | None, aside: Sequence[Quara
         "error": errors[0] if errors else None,
         "errors": errors,
     }
+
+
+def _rank(one: Quarantined) -> int:
+    """How unlikely it is that this one is to blame."""
+    order = culprits(one.refused, one.accepted)
+    key = one.located.resource.key
+    return order.index(key) if key in order else len(order)
 
 
 def snapshot_json(snapshot: Snapshot) -> dict[str, Any]:

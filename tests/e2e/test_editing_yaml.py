@@ -113,13 +113,13 @@ def test_what_envoy_refuses_keeps_the_old_state_and_names_the_yaml(mesh: Running
     replace_file(path, HEADER.replace("VALUE", "%FILTER_STATE(a:NOPE)%"))
     try:
         until(lambda: "Invalid filter state serialize type" in mesh.output[said:])
-        assert "VirtualService/legacy-system/ledger" in mesh.output[said:]
+        until(lambda: "VirtualService/legacy-system/ledger" in mesh.output[said:])
         assert "refused.yaml:2" in mesh.output[said:]
-        assert mesh.proxies()["orders-0"]["types"]["RDS"]["status"] == "NACK"
+        until(lambda: mesh.proxies()["orders-0"]["types"]["RDS"]["status"] == "NACK")
         _works(mesh)
         replace_file(routes, weights.replace("weight: 90", "weight: 0").replace("weight: 10\n", "weight: 100\n"))
         until(lambda: versions() == {"v2"}, what="others of the same route configuration move on")
-        assert mesh.proxies()["orders-0"]["types"]["RDS"]["status"] == "NACK", "and it is not forgotten"
+        until(lambda: mesh.proxies()["orders-0"]["types"]["RDS"]["status"] == "NACK", what="and it is not forgotten")
     finally:
         replace_file(routes, weights)
         path.unlink()

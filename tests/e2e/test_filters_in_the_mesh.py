@@ -229,7 +229,14 @@ def strategy(mesh: RunningMesh, name: str) -> Iterator[None]:
     policy = "" if name == "FAIL_OPEN" else "FAIL_RELOAD"
     with mesh.edited("plugins.yaml", ("  pluginConfig:\n", f"  failStrategy: {name}\n  pluginConfig:\n")):
         until(lambda: _written(mesh, name) and _policy(mesh) == policy and mesh.settled(), what=f"{name} is in effect")
+        until(lambda: not _draining(mesh), what="no listener of before has connections left")
         yield
+
+
+def _draining(mesh: RunningMesh) -> bool:
+    """Whether a listener of before still serves; when its time is up, requests that take long are cut off with it."""
+    url = f"http://{mesh.replica('ledger-0').address}:15000/stats?filter=listener_manager.total_.*_draining"
+    return any(not line.endswith(": 0") for line in call("GET", url).text.splitlines())
 
 
 def _written(mesh: RunningMesh, name: str) -> bool:

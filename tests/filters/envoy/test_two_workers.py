@@ -31,7 +31,7 @@ def test_compare_and_set_loses_no_update(two_workers: FilterEnvoy) -> None:
     """Beginning with the very first, which both workers may want to make."""
 
     def count(_: int) -> int:
-        answer = two_workers.request("/shared")
+        answer = two_workers.request("/counted")
         assert answer.status_code == 200, answer.text
         return int(answer.json()[0])
 

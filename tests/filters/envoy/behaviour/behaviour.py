@@ -145,6 +145,10 @@ class Requests(HttpFilter):
             ]
         )
 
+    async def case_counted(self, request: Request) -> Response:
+        number = self.shared.update("counted", lambda old: str(int(old or b"0") + 1))
+        return Response.of_json([number.decode()])
+
     async def case_metrics(self, request: Request) -> Response:
         before = seen.value
         seen.add(5)
