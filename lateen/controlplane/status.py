@@ -33,8 +33,8 @@ def proxy_status(
 ) -> dict[str, Any]:
     """One proxy, as in GET /v1/proxies. What is `quarantined` counts as refused by every proxy that has the Envoy resource.
 
-    Of several of which one is to blame, the likeliest is named. A proxy is not in sync while something has changed that no snapshot has yet (`behind`), nor while one of its `plugins` is
-    pending: what it has instead is only there meanwhile.
+    Of several of which one is to blame, the likeliest is named. A proxy is not in sync while something has changed that no
+    snapshot has yet (`behind`), nor while one of its `plugins` is pending: what it has instead is only there meanwhile.
     """
     proxy = connection.proxy
     held = connection.snapshot.resources if connection.snapshot is not None else {}
