@@ -102,6 +102,8 @@ def stamping(mesh: RunningMesh, stamp_module: bytes) -> Iterator[RunningMesh]:
         path.write_bytes(stamp_module)
     with plugins(mesh, STAMPING):
         until(lambda: ready(mesh, "stamp-ledger", "stamp-gateway"), what="the plugins are ready")
+        # Envoy says that it has taken a plugin a moment before its workers have it.
+        until(lambda: "x-stamped" in ledger(mesh).headers and call("GET", mesh.gateway + "/stamped").status == 200)
         yield mesh
     for path in paths:
         path.unlink()
@@ -383,7 +385,11 @@ def test_phases_and_priorities(mesh: RunningMesh) -> None:
     with plugins(mesh, "---".join(texts), "scripts.yaml"):
         until(lambda: ready(mesh, *words, "zz-first"))
         order = ["first", "authn", "authz", "stats", "last"]
-        until(lambda: ledger(mesh).json["headers"].get("x-order", "").split() == order)
+        until(
+            lambda: (
+                (answer := ledger(mesh)).status == 200 and answer.json["headers"].get("x-order", "").split() == order
+            )
+        )
 
 
 def on_calls_to(port: int) -> str:
@@ -405,6 +411,7 @@ def test_a_client_chooses_among_the_ports_it_calls(mesh: RunningMesh) -> None:
     with plugins(mesh, "---".join(map(on_calls_to, (known, unknown))), "calls.yaml"):
         until(lambda: ready(mesh, f"calls-{known}", f"calls-{unknown}") and f"x-{known}" in ledger(mesh).headers)
         assert f"x-{unknown}" not in ledger(mesh).headers
+        until(lambda: f"x-{unknown}" in call("GET", url, proxy=mesh.proxy("orders")).headers)
         answer = call("GET", url, proxy=mesh.proxy("orders"))
         assert (answer.status, f"x-{known}" in answer.headers, f"x-{unknown}" in answer.headers) == (200, False, True)
         with mesh.edited("calls.yaml", (f"number: {known}", "number: 1")):

@@ -89,9 +89,15 @@ def filtered(mesh: RunningMesh, pytestconfig: pytest.Config) -> Iterator[Running
     file = mesh.directory / "library.yaml"
     replace_file(file, yaml.safe_dump_all(plugins, sort_keys=False))
     until(lambda: _ready(mesh, {plugin["metadata"]["name"] for plugin in plugins}), PATIENCE, "all plugins are ready")
+    # Envoy says that it has taken a plugin a moment before its workers have it.
+    until(lambda: not any("is not available" in answer.text for answer in _answers(mesh)), PATIENCE, "and in effect")
     yield mesh
     file.unlink()
     until(lambda: not _states(mesh) and mesh.settled(), PATIENCE, "the mesh is without plugins again")
+
+
+def _answers(mesh: RunningMesh) -> tuple[Answer, Answer]:
+    return call("GET", f"{mesh.gateway}/v1/charge"), call("GET", f"{LEDGER}/v1/charge", proxy=mesh.proxy("orders"))
 
 
 def _states(mesh: RunningMesh) -> dict[str, str]:
