@@ -273,13 +273,13 @@ def test_a_machine_that_dies_lets_requests_pass_if_that_is_wanted(stamping: Runn
     assert _uptime(stamping) >= envoy
 
 
-@pytest.mark.parametrize("path", ["/crash", "/hog"])
-@pytest.mark.parametrize("name", ["FAIL_CLOSE", "FAIL_RELOAD"])
+@pytest.mark.parametrize(("name", "path"), [("FAIL_CLOSE", "/hog"), ("FAIL_RELOAD", "/crash")])
 def test_a_machine_that_dies_is_replaced(stamping: RunningMesh, name: str, path: str) -> None:
     envoy = _uptime(stamping)
     with strategy(stamping, name), under_load(stamping) as seen:
         until(lambda: seen[200, "first"] > 50)
-        assert ledger(stamping, path).status == 503
+        died = ledger(stamping, path)
+        assert died.status == 503, died
         assert call("GET", stamping.gateway + "/stamped").text == "at the gateway"
         count = seen[200, "first"]
         until(lambda: seen[200, "first"] > count + 50)
