@@ -211,10 +211,8 @@ class Pusher:
         """Envoy refused something: go on with the versions before of the resources of the mesh behind it, if these are known."""
         keys = sorted(suspects(event.blob, event.accepted))
         if aside := self.quarantine.hold(keys, event.blob, event.accepted, event.message):
-            named = ", ".join(sorted(map(str, aside)))
-            self._log.warning(
-                "set aside until it changes, its version before stays", resources=named, one_of=len(aside)
-            )
+            named = ", ".join(map(str, aside))
+            self._log.warning("set aside until it changes, its version before stays", resources=named)
             self.changed("quarantine")
             if not self._deciding and self.quarantine.undecided:
                 self._deciding = True

@@ -27,6 +27,26 @@ PATIENCE_SECONDS = 60.0  # what is waited for takes a second or two, and ten tim
 SYNC_SECONDS = 150  # after these the runner itself gives up, and says why
 START_SECONDS = 170.0
 T = TypeVar("T")
+# The smallest mesh: one application, and the command that stands for its image.
+SMALL = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, namespace: shop}
+spec:
+  template:
+    metadata: {labels: {app: web}}
+    spec: {containers: [{name: web, image: demo, ports: [{containerPort: 8080}]}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {selector: {app: web}, ports: [{name: http, port: 8080}]}
+"""
+LOCAL = """
+apiVersion: lateen.dev/v1alpha1
+kind: Local
+spec: {images: {demo: {command: [python3, -m, lateen.local.demo_app]}}}
+"""
 
 
 def until(condition: Callable[[], T], seconds: float = PATIENCE_SECONDS, what: str = "") -> T:

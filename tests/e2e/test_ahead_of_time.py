@@ -12,33 +12,15 @@ import pytest
 
 from tests.controlplane.modules import module
 from tests.e2e.client import call
-from tests.e2e.running import RunningMesh, start, until, wait_for_end
+from tests.e2e.running import LOCAL, SMALL, RunningMesh, start, until, wait_for_end
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e"), pytest.mark.timeout(600)]
 MODULE = module("ahead of time")
-MESH = """
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web, namespace: shop}
-spec:
-  template:
-    metadata: {labels: {app: web}}
-    spec: {containers: [{name: web, image: demo, ports: [{containerPort: 8080}]}]}
----
-apiVersion: v1
-kind: Service
-metadata: {name: web, namespace: shop}
-spec: {selector: {app: web}, ports: [{name: http, port: 8080}]}
----
+MESH = f"""{SMALL}---
 apiVersion: extensions.istio.io/v1alpha1
 kind: WasmPlugin
-metadata: {name: p, namespace: shop}
-spec: {selector: {matchLabels: {app: web}}, url: file://a.wasm}
-"""
-LOCAL = """
-apiVersion: lateen.dev/v1alpha1
-kind: Local
-spec: {images: {demo: {command: [python3, -m, lateen.local.demo_app]}}}
+metadata: {{name: p, namespace: shop}}
+spec: {{selector: {{matchLabels: {{app: web}}}}, url: file://a.wasm}}
 """
 
 

@@ -16,6 +16,8 @@ from lateen import __version__
 from lateen.local.rundir import RunInfo, live_runs
 from tests.e2e.client import call
 from tests.e2e.running import (
+    LOCAL,
+    SMALL,
     RunningMesh,
     command,
     command_lines,
@@ -27,25 +29,6 @@ from tests.e2e.running import (
 )
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e")]
-SMALL = """
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web, namespace: shop}
-spec:
-  template:
-    metadata: {labels: {app: web}}
-    spec: {containers: [{name: web, image: demo, ports: [{containerPort: 8080}]}]}
----
-apiVersion: v1
-kind: Service
-metadata: {name: web, namespace: shop}
-spec: {selector: {app: web}, ports: [{name: http, port: 8080}]}
-"""
-LOCAL = """
-apiVersion: lateen.dev/v1alpha1
-kind: Local
-spec: {images: {demo: {command: [python3, -m, lateen.local.demo_app]}}}
-"""
 WEB = "http://web.shop:8080/"
 ELSEWHERE = f"127.98.{os.getpid() // 250 % 250}.{os.getpid() % 250 + 1}"  # an address of this process's own
 DANGLING = """
