@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     """The options."""
     made = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Measure what Lateen costs, as ratios to a baseline in the same run. About 3 minutes.",
+        description="Measure what Lateen costs, as ratios to a baseline in the same run. About 4 minutes.",
         epilog="decisions: authorization decision; checks: a whole Check of the authorization service; "
         "counting: rate limit counters in Redis; snapshots: configuration of a proxy; "
         "wire: a gRPC call on our server and on grpcio's; "

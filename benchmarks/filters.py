@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.load import Generator, LoadError, Target, find_generator
+from benchmarks.processes import apart
 from benchmarks.report import Section, Table, number, with_range
 from benchmarks.statistics import Load, Spread, spread
 from filters.toolchain.build import build
@@ -37,6 +38,7 @@ PYTHON: Mapping[str, str] = {
 }
 CALLBACKS = "Python, request, response and log"
 CONNECTIONS = 8
+ROUNDS, CHAIN_ROUNDS = 10, 5
 REPEATED = 10
 """Filters in the chains of the second table."""
 _START_SECONDS = 120.0
@@ -170,7 +172,7 @@ def rows_of(module: Path, callbacks: Path) -> dict[str, list[dict[str, object]]]
 def measure(*, quick: bool) -> Section:
     """Build the modules, then all rows in turns, backwards every second time; then start-ups."""
     generator = find_generator("python" if quick else "auto")
-    rounds, seconds = (1, 0.3) if quick else (5, 1.0)
+    rounds, chain_rounds, seconds = (1, 1, 0.3) if quick else (ROUNDS, CHAIN_ROUNDS, 1.0)
     with tempfile.TemporaryDirectory(prefix="lateen-modules-") as directory:
         modules = {}
         for name in ("filter_cases", "filter_callbacks"):
@@ -179,7 +181,7 @@ def measure(*, quick: bool) -> Section:
             modules[name].write_bytes(built.linked.module)
         rows = rows_of(modules["filter_cases"], modules["filter_callbacks"])
         samples = _samples(rows, generator, rounds, seconds)
-        chains = _samples({row: _repeated(chain) for row, chain in rows.items()}, generator, rounds, seconds)
+        chains = _samples({row: _repeated(chain) for row, chain in rows.items()}, generator, chain_rounds, seconds)
         module = modules["filter_cases"]
         plain = {NONE: rows[NONE]}
         filtered = {title: rows[title] for title in PYTHON}
@@ -201,7 +203,7 @@ def _samples(
     rows: Mapping[str, Sequence[dict[str, object]]], generator: Generator, rounds: int, seconds: float
 ) -> dict[str, list[Sample]]:
     samples: dict[str, list[Sample]] = {}
-    with running(rows) as envoy:
+    with running(rows) as envoy, apart(envoy.process.pid):
         for row in rows:
             generator.run(envoy.target(row), CONNECTIONS, max(seconds, generator.shortest))
         for turn in range(rounds):
@@ -239,12 +241,21 @@ def _section(
     lowest = {row: min(sample.cpu for sample in found) for row, found in samples.items()}
     lua_noop = max(lowest["Lua, no-op"] - lowest[NONE], 0.01)
     table = Table(
-        (f"{CONNECTIONS} connections", "CPU us a request", "over none", "to Lua's no-op", "requests/s", "p99 us"),
+        (
+            f"{CONNECTIONS} connections",
+            "CPU us a request",
+            "over none",
+            "to none",
+            "to Lua's no-op",
+            "requests/s",
+            "p99 us",
+        ),
         tuple(
             (
                 row,
                 with_range(cpu[row]),
                 number(lowest[row] - lowest[NONE]),
+                number((lowest[row] - lowest[NONE]) / lowest[NONE]),
                 number((lowest[row] - lowest[NONE]) / lua_noop),
                 with_range(rate[row]),
                 number(p99[row].median),
@@ -274,7 +285,9 @@ def _section(
         ),
     )
     notes = (
-        f"{how}; CPU is that of the whole Envoy (1 worker), median (min..max); `over none` compares the lowest of each",
+        f"{how}; CPU is that of the whole Envoy (1 worker), median (min..max)",
+        "`over none` compares the lowest of each; `to none` is that, in requests without a filter",
+        "Envoy has a CPU for itself if there is more than one",
         "the listeners answer themselves (direct_response): the filter is nearly all there is",
         f"module: {size / 1e6:.1f} MB; Envoy compiles it when it starts",
         f"load on the machine while measuring: {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs",

@@ -39,7 +39,7 @@ def test_ratios_are_to_the_lowest_of_lua_s_no_op() -> None:
     starts = {(name, 1): Start(1.0, 2.0, memory) for name, memory in ((NONE, 64.0), ("Python", 165.0))}
     text = render_section(_section(samples, chains, starts, 9_300_000, "2 rounds"))
     line = next(line for line in text.splitlines() if line.startswith("Python, 3 headers"))
-    assert line.split()[-5:-3] == ["12.0", "3.00"], line
+    assert line.split()[-6:-3] == ["12.0", "0.600", "3.00"], line
     chained = next(line for line in text.splitlines()[10:] if line.startswith("Python, 3 headers"))
     assert chained.split()[-2:] == ["12.0", "3.00"], chained
     assert "101" in next(line for line in text.splitlines() if line.startswith("Python, 1 worker"))

@@ -14,6 +14,7 @@ from benchmarks.processes import (
     Meter,
     Process,
     ProcessGoneError,
+    apart,
     cpu_seconds,
     identify,
     machine_seconds,
@@ -105,3 +106,19 @@ def test_processes_are_found_by_their_environment_and_by_their_command_line(tmp_
 def test_an_option_is_the_word_after_its_name() -> None:
     assert option(("envoy", "--concurrency", "2"), "--concurrency") == "2"
     assert option(("envoy", "--concurrency"), "--concurrency", "1") == "1"
+
+
+def test_the_process_that_is_measured_has_a_cpu_for_itself() -> None:
+    allowed = os.sched_getaffinity(0)
+    if len(allowed) < 2:
+        pytest.skip("this process may use one CPU only")
+    other = subprocess.Popen(["sleep", "60"])
+    try:
+        with apart(other.pid):
+            theirs, ours = os.sched_getaffinity(other.pid), os.sched_getaffinity(0)
+            assert len(theirs) == 1
+            assert ours == allowed - theirs
+        assert os.sched_getaffinity(0) == allowed
+    finally:
+        other.kill()
+        other.wait()
