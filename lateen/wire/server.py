@@ -17,7 +17,6 @@ import structlog
 from lateen.wire.call import Call
 from lateen.wire.carriers import Carriers
 from lateen.wire.headers import HeaderCache
-from lateen.wire.health import CHECK, health_check
 from lateen.wire.limits import Limits
 from lateen.wire.pump import Pump
 
@@ -50,16 +49,12 @@ class Server:
         *,
         limits: Limits | None = None,
         tls: ssl.SSLContext | None = None,
-        health: bool = True,
     ) -> None:
-        """Nothing is opened before `start`. `health` answers grpc.health.v1 Check, unless `handlers` does."""
+        """Nothing is opened before `start`."""
         self.limits = limits or Limits()
         self.tls = tls
-        self.serving = True  # what health says
         self.stats = Stats()
         self.handlers: dict[str, Handler] = dict(handlers)
-        if health:
-            self.handlers.setdefault(CHECK, health_check(handlers, lambda: self.serving))
         self.cache = HeaderCache(self.limits)
         self.read_buffer = bytearray(_READ_BYTES)  # shared: it is emptied before the next read
         self.pumps: set[Pump] = set()

@@ -3,7 +3,6 @@
 No control plane is needed: what it would push is added as static listeners and clusters.
 """
 
-import json
 from pathlib import Path
 
 from google.protobuf import json_format
@@ -69,12 +68,6 @@ def add_client(message: bootstrap_pb2.Bootstrap, address: str, server_address: s
     endpoint = cluster.load_assignment.endpoints.add().lb_endpoints.add()
     endpoint.endpoint.address.CopyFrom(socket_address(server_address, SERVER_PORT))
     message.static_resources.clusters.append(cluster)
-
-
-def certificate_expiry(certs_json: str) -> list[str]:
-    """Expiry of the certificates in use, from the admin interface's /certs."""
-    certificates = json.loads(certs_json)["certificates"]
-    return sorted({chain["expiration_time"] for each in certificates for chain in each["cert_chain"]})
 
 
 def _tls(peer: str) -> tls_pb2.CommonTlsContext:

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
@@ -150,23 +150,6 @@ class Raw:
                 if frame.ends_stream:
                     return body[5:], fields
         return body, {"closed": "yes"}
-
-
-@contextlib.asynccontextmanager
-async def flooding(raw: Raw, data: bytes, most: int) -> AsyncIterator["asyncio.Task[int]"]:
-    """Write the same bytes until the server goes, at most `most` times; the task returns how often."""
-
-    async def flood() -> int:
-        for count in range(most):
-            if not await raw.send(data):
-                return count
-        return most
-
-    task = asyncio.create_task(flood())
-    try:
-        yield task
-    finally:
-        task.cancel()
 
 
 def method(channel: grpc.aio.Channel, path: str) -> grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]:

@@ -1,4 +1,4 @@
-"""The server around its connections: mutual TLS with a real client, starting, stopping, tasks, health and what is counted."""
+"""The server around its connections: mutual TLS with a real client, starting, stopping, tasks and what is counted."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from lateen.wire.call import Call, RpcError, StatusCode
+from lateen.wire.call import Call, StatusCode
 from lateen.wire.limits import Limits
 from lateen.wire.server import Server
 from lateen.wire.tls import server_context
@@ -19,7 +19,6 @@ from tests.wire import frames
 from tests.wire.running import PATIENCE, Raw, method
 from tests.wire.test_tls import CLIENT, Material, material
 
-HEALTH = "/grpc.health.v1.Health/Check"
 ECHO, WAIT = "/a.B/Echo", "/a.B/Wait"
 Handlers = Mapping[str, Callable[[Call, bytes], bytes | Awaitable[bytes]]]
 
@@ -218,29 +217,6 @@ async def test_a_badly_coded_value_that_is_asked_for_ends_the_connection() -> No
         block = raw.coder.request(ECHO) + b"\x00\x03x-a\x82\x18\xc0"
         await raw.send(frames.headers(3, block) + frames.data(3, frames.message(b""), end=True))
         assert await raw.end() == "COMPRESSION_ERROR"
-
-
-async def test_health() -> None:
-    async with running({ECHO: lambda _, m: m}) as (server, address), grpc.aio.insecure_channel(address) as channel:
-        check = method(channel, HEALTH)
-        assert await check(b"") == b"\x08\x01"
-        assert await check(b"\x0a\x03a.B") == b"\x08\x01"
-        server.serving = False
-        assert await check(b"") == b"\x08\x02"
-        for unknown in (b"\x0a\x03a.C", b"\x0a\x04a.B", b"\x0a", b"\x12\x03a.B", b"\x0a\x81\x00"):
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await check(unknown)
-            assert caught.value.code() is grpc.StatusCode.NOT_FOUND
-
-
-async def test_health_of_ones_own() -> None:
-    def mine(_: Call, __: bytes) -> bytes:
-        raise RpcError(StatusCode.UNAVAILABLE, "mine")
-
-    async with running({HEALTH: mine}) as (_, address), grpc.aio.insecure_channel(address) as channel:
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await method(channel, HEALTH)(b"")
-        assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.UNAVAILABLE, "mine")
 
 
 async def test_a_socket_left_over_is_replaced_and_one_in_use_is_not(tmp_path: Path) -> None:
