@@ -34,7 +34,6 @@ class TlsFront:
         self._server: asyncio.Server | None = None
         self._certificates: dict[str, bytes | None] = {}
         self._connections: set[asyncio.Task[None]] = set()
-        self.refused_connections = 0
 
     def configure(self, chain_pem: str, key_pem: bytes, roots_pem: str) -> None:
         """Serve this certificate from the next handshake on, and verify clients against `roots_pem`."""
@@ -76,7 +75,6 @@ class TlsFront:
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         if task is None or len(self._connections) >= MAX_CONNECTIONS:
-            self.refused_connections += 1
             writer.transport.abort()
             return
         self._connections.add(task)

@@ -6,7 +6,6 @@ from typing import Final, NamedTuple
 from lateen.policy.compile import PolicySet
 from lateen.policy.request import CheckInput
 from lateen.policy.rules import CompiledRule
-from lateen.policy.table import RuleTable
 
 
 class Verdict(StrEnum):
@@ -57,13 +56,9 @@ def _enforced(policies: PolicySet, request: CheckInput) -> Decision:
 
 def _dry_run(policies: PolicySet, request: CheckInput) -> str:
     """What the dry-run policies would have said, as Istio reports it: the policies in force have no part in it."""
-    if (rule := _first(policies.dry_run_deny, request)) is not None:
+    if (rule := policies.dry_run_deny.first(request)) is not None:
         return f"deny by {rule.origin} rule {rule.index}"
     if policies.dry_run_allow_policies:
-        rule = _first(policies.dry_run_allow, request)
+        rule = policies.dry_run_allow.first(request)
         return f"allow by {rule.origin} rule {rule.index}" if rule is not None else "deny: no ALLOW rule matched"
     return "allow"
-
-
-def _first(table: RuleTable, request: CheckInput) -> CompiledRule | None:
-    return table.first(request)

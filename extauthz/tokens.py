@@ -65,8 +65,6 @@ class TokenCache:
         self._max_bytes = max_bytes
         self._bytes = 0
         self._entries: OrderedDict[tuple[str, str], tuple[KeySet, VerifiedToken]] = OrderedDict()
-        self.hits = 0
-        self.misses = 0
 
     def __len__(self) -> int:
         """Number of tokens held."""
@@ -76,10 +74,8 @@ class TokenCache:
         """The token, if these very keys verified it."""
         entry = self._entries.get((rule.fingerprint, token))
         if entry is None or entry[0] is not keys:
-            self.misses += 1
             return None
         self._entries.move_to_end((rule.fingerprint, token))
-        self.hits += 1
         return entry[1]
 
     def put(self, rule: TokenRule, token: str, keys: KeySet, verified: VerifiedToken) -> None:

@@ -68,7 +68,6 @@ async def serve(settings: Settings) -> None:
         stop_with_supervisor(stopped.set)
     metrics, table, store = Metrics(), LimitTable(), open_store(settings.redis_url)
     identity = SdsIdentity(settings.sds_socket)
-    identity.start()
     await identity.wait_ready()
 
     def take_over(changed: Mapping[str, bytes], removed: Collection[str]) -> None:

@@ -50,12 +50,11 @@ class Identity(Protocol):
 
 @dataclass(slots=True)
 class Subscription:
-    """One type over delta ADS, without I/O: responses in, requests out."""
+    """Every resource of one type over delta ADS, without I/O: responses in, requests out."""
 
     node: base_pb2.Node
     type_url: str
     on_resources: OnResources
-    names: tuple[str, ...] = ("*",)
     versions: dict[str, str] = field(default_factory=dict)
     responses: int = 0
     last_error: str = ""
@@ -65,7 +64,7 @@ class Subscription:
         return discovery_pb2.DeltaDiscoveryRequest(
             node=self.node,
             type_url=self.type_url,
-            resource_names_subscribe=self.names,
+            resource_names_subscribe=["*"],
             initial_resource_versions=self.versions,
         )
 
@@ -135,7 +134,6 @@ class AdsClient:
         on_resources: OnResources,
         *,
         server_name: str = "lateen-controlplane.istio-system.svc",
-        names: Collection[str] = ("*",),
         backoff: Backoff | None = None,
     ) -> None:
         """Prepare a client of the control plane at `target`; nothing is dialled before `run`."""
@@ -144,7 +142,7 @@ class AdsClient:
         self._server_name = server_name
         self._backoff = backoff or Backoff()
         self._log = structlog.get_logger().bind(control_plane=target, type_url=type_url)
-        self.subscription = Subscription(node=node, type_url=type_url, on_resources=on_resources, names=tuple(names))
+        self.subscription = Subscription(node=node, type_url=type_url, on_resources=on_resources)
         self.synced = asyncio.Event()
         self.connected = False
 
@@ -220,7 +218,6 @@ def service_node(
     namespace: str,
     address: str,
     service_account: str,
-    trust_domain: str = "cluster.local",
     version: str = "",
 ) -> base_pb2.Node:
     """The node of one of our own services: `service~ADDRESS~NAME.NAMESPACE~NAMESPACE.svc.cluster.local`."""
@@ -233,7 +230,6 @@ def service_node(
             "SERVICE_ACCOUNT": service_account,
             "INSTANCE_IPS": address,
             "CLUSTER_ID": "lateen",
-            "MESH_ID": trust_domain,
             "ISTIO_VERSION": version,
         }
     )

@@ -27,6 +27,7 @@ ROOTS = "ROOTCA"
 _SPIFFE = "spiffe://"
 _RETRY_SECONDS = (0.1, 5.0)
 _INVALID_ARGUMENT = 3
+_NODE = base_pb2.Node(id="lateen-service", cluster="lateen-service")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +50,9 @@ class SdsIdentity:
     need an identity, so call them after `wait_ready`.
     """
 
-    def __init__(self, socket: str | Path, node: base_pb2.Node | None = None) -> None:
+    def __init__(self, socket: str | Path) -> None:
         """Prepare a client of the agent's unix socket at path `socket`; nothing is dialled before `start`."""
         self._target = f"unix:{Path(socket).absolute()}"
-        self._node = node or base_pb2.Node(id="lateen-service", cluster="lateen-service")
         self._material: TlsMaterial | None = None
         self._ready = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -155,7 +155,7 @@ class SdsIdentity:
         async with grpc.aio.insecure_channel(self._target, options=options) as channel:
             call = sds_pb2_grpc.SecretDiscoveryServiceStub(channel).StreamSecrets()
             request = discovery_pb2.DiscoveryRequest(
-                node=self._node, type_url=SECRET_TYPE, resource_names=[CERTIFICATE, ROOTS]
+                node=_NODE, type_url=SECRET_TYPE, resource_names=[CERTIFICATE, ROOTS]
             )
             await call.write(request)
             secrets: dict[str, secret_pb2.Secret] = {}

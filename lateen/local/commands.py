@@ -20,7 +20,6 @@ MODES = (LOOPBACK, NETNS)
 ISSUER_PORT = 8000
 OUTBOUND_PORT = 15001
 READY_PORT = 15021
-ROOT_NAMESPACE_SERVICES = ("lateen-controlplane", "lateen-extauthz", "lateen-ratelimit")
 _PROXY_VARIABLES = frozenset({"http_proxy", "https_proxy", "all_proxy", "ftp_proxy", "no_proxy"})
 
 
@@ -76,9 +75,9 @@ class Site:
         return self.run.path / "bootstrap" / f"{replica.number}.json"
 
 
-def service_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+def service_environment() -> dict[str, str]:
     """The environment of our own services: a proxy of the user's network has no business in it."""
-    clean = {k: v for k, v in environ.items() if k.lower() not in _PROXY_VARIABLES and not k.startswith("LATEEN_")}
+    clean = {k: v for k, v in os.environ.items() if k.lower() not in _PROXY_VARIABLES and not k.startswith("LATEEN_")}
     # gRPC's C core would write lines of its own between our JSON.
     return {"GRPC_VERBOSITY": "NONE", **clean, "PYTHONUNBUFFERED": "1"}
 

@@ -40,7 +40,6 @@ class Following:
         # `lateen up` has said these before it started anything.
         self._diagnostics: set[Diagnostic] = set(source.diagnostics)
         self._nacks: dict[str, tuple[str, ...]] = {}
-        self._answering = True
         self._hinted: set[tuple[str, str]] = set()
         self._standings: dict[str, Standing] = {}
         self._failures: set[str] = set()

@@ -100,10 +100,10 @@ def reap_zombies() -> list[tuple[int, int]]:
     return ended
 
 
-def sweep(run_id: str, grace: float = GRACE_SECONDS) -> set[int]:
+def sweep(run_id: str) -> set[int]:
     """End every process of the run: SIGTERM, then SIGKILL. Returns what refused to die (nothing, short of kernel trouble)."""
     _signal_all(processes_of(run_id), signal.SIGTERM)
-    deadline = time.monotonic() + grace
+    deadline = time.monotonic() + GRACE_SECONDS
     while (left := processes_of(run_id)) and time.monotonic() < deadline:
         reap_zombies()
         time.sleep(POLL_SECONDS)

@@ -14,7 +14,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 # A unix socket's path may have 107 bytes; `<base>/<id>/sds/123.sock` needs 25 of them.
 MAX_BASE_LENGTH = 80
@@ -196,10 +196,10 @@ class StateDir:
         return self.path / "last-logs"
 
 
-def state_home(environ: Mapping[str, str] = os.environ) -> Path:
+def state_home() -> Path:
     """The XDG state directory of this user."""
-    home = environ.get("XDG_STATE_HOME")
-    return Path(home) if home else Path(environ.get("HOME") or "/var/tmp") / ".local" / "state"  # noqa: S108
+    home = os.environ.get("XDG_STATE_HOME")
+    return Path(home) if home else Path(os.environ.get("HOME") or "/var/tmp") / ".local" / "state"  # noqa: S108
 
 
 def open_state_dir(directory: Path, home: Path) -> StateDir:
@@ -230,8 +230,3 @@ def newest_logs(home: Path) -> Path | None:
 def proxy_variable(prefix: str, name: str) -> str:
     """`LATEEN_PROXY_PAYMENTS_API_V1` for the prefix `LATEEN_PROXY` and the workload `payments-api-v1`."""
     return f"{prefix}_{''.join(c if c.isalnum() else '_' for c in name)}".upper()
-
-
-def as_dict(info: RunInfo) -> dict[str, Any]:
-    """`run.json` as a value, for `-o json`."""
-    return asdict(info)

@@ -27,6 +27,7 @@ STOP_GRACE_SECONDS = 3.0
 MAX_LOG_BYTES = 16 << 20
 LOG_CHECK_SECONDS = 5.0
 MAX_EVENTS = 1000
+TAIL_LINES = 12
 # Its own graces, and the commands that remove namespaces.
 REAPER_SECONDS = reaper.GRACE_SECONDS + reaper.KILL_SECONDS + 60.0
 
@@ -267,9 +268,9 @@ def bound_log(path: Path, limit: int = MAX_LOG_BYTES) -> None:
     os.truncate(path, 0)
 
 
-def log_tail(path: Path, lines: int = 12) -> str:
+def log_tail(path: Path) -> str:
     """The last lines of a log, for a message that says why something did not work."""
     with contextlib.suppress(OSError), path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - (lines << 9)))
-        return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
+        file.seek(max(0, path.stat().st_size - (TAIL_LINES << 9)))
+        return "\n".join(file.read().decode(errors="replace").splitlines()[-TAIL_LINES:])
     return ""

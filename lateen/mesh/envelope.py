@@ -10,7 +10,6 @@ from lateen.mesh.metadata import DEFAULT_NAMESPACE, Resource
 from lateen.mesh.problems import Findings, closest, kind_of_value
 from lateen.mesh.yaml_source import SourceMap
 
-MESH_API_VERSION = "lateen.dev/v1alpha1"
 _KUBERNETES_GROUPS = {"", "apps"}
 _NOT_MODELLED: Mapping[str, frozenset[str]] = {
     "gateway.networking.k8s.io": frozenset(

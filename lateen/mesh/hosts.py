@@ -39,11 +39,6 @@ def is_wildcard(host: str) -> bool:
     return host.startswith("*")
 
 
-def is_ip(host: str) -> bool:
-    """Whether `host` looks like an address rather than a name."""
-    return ":" in host or host.replace(".", "").isdigit()
-
-
 def covers(pattern: str, host: str) -> bool:
     """Whether every name that `host` stands for is one that `pattern` stands for; both may be wildcards."""
     pattern, host = pattern.lower(), host.lower()

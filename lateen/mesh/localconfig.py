@@ -7,10 +7,6 @@ from pydantic import Field, model_validator
 from lateen.mesh.metadata import ObjectMeta
 from lateen.mesh.spec import NonEmpty, Spec, rule_error
 
-API_VERSION = "lateen.dev/v1alpha1"
-KIND = "Local"
-FILE_NAME = "lateen.yaml"
-
 
 class ImageCommand(Spec):
     """What stands in for a container image: a command on this host. `{dir}` in it is the directory of lateen.yaml."""

@@ -17,7 +17,6 @@ from lateen.mesh.workloads import Workload
 __all__ = ["Endpoint", "Protocol", "Resolution", "Service", "ServicePort", "from_kubernetes", "from_service_entry"]
 
 EXPORT_TO_ANNOTATION = "networking.istio.io/exportTo"
-SERVICE_ACCOUNTS_ANNOTATION = "alpha.istio.io/kubernetes-serviceaccounts"
 _HEADLESS = "None"
 
 

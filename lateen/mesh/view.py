@@ -286,10 +286,6 @@ class MeshView:
         """Listeners with their conflicts, and the routes attached to each in precedence order; KeyError: not one of ours."""
         return self._attachments.status(gateway)
 
-    def http_routes(self, gateway: ResourceKey) -> tuple[HTTPRoute, ...]:
-        """The routes attached to any listener of a Gateway, in precedence order."""
-        return self._attachments.status(gateway).routes
-
     def resolve_backend(self, route: HTTPRoute, ref: BackendObjectReference) -> BackendResolution:
         """The service and port of a backendRef, or why there is none."""
         return resolve_backend(route, ref, self._grants, self._kubernetes_service)

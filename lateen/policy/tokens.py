@@ -81,9 +81,6 @@ class TokenRules:
     """The parameters of the query that are."""
 
 
-NO_TOKEN_RULES: Final = TokenRules()
-
-
 class FoundToken(NamedTuple):
     """A token as it stands in the request."""
 

@@ -233,7 +233,7 @@ def test_routes_stand_in_precedence_order() -> None:
     ]
     assert _attached(_status(*documents)) == {"http": ["n/z", "m/b", "n/a"]}
     view = view_of(*documents)
-    assert [route.name for route in view.http_routes(KEY)] == ["z", "b", "a"]
+    assert [route.name for route in view.gateway_status(KEY).routes] == ["z", "b", "a"]
 
 
 def test_a_listener_that_is_not_served_has_no_routes() -> None:

@@ -87,7 +87,6 @@ def _answers(resources: Sequence[Located]) -> list[object]:
         [view.istio_gateways(w) for w in view.workloads],
         [view.k8s_gateway_of(w) for w in view.workloads],
         view.gateway_status(gateway),
-        view.http_routes(gateway),
         [view.get(kind) for kind in ("Service", "VirtualService", "Sidecar")],
         analyze(view),
     ]
