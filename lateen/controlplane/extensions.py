@@ -9,7 +9,14 @@ from pathlib import Path
 
 from lateen.controlplane import names
 from lateen.controlplane.blobs import Blob, Blobs
-from lateen.controlplane.plugins import ServingOf, WasmServing, extension_config, nothing_served, resource_name
+from lateen.controlplane.plugins import (
+    Awaited,
+    ServingOf,
+    WasmServing,
+    extension_config,
+    nothing_served,
+    resource_name,
+)
 from lateen.controlplane.proxy import Proxy
 from lateen.mesh.plugins import Plugin
 
@@ -39,7 +46,11 @@ class Extensions:
         found = self._made.get(key)
         if found is None:
             code = Path(code_path).read_bytes() if code_path else None
-            message = extension_config(plugin, serving, code)
-            found = self._interner.intern(names.ECDS, message.name, message, [plugin.key])
+            awaited = isinstance(serving, Awaited)
+            message = extension_config(plugin, None if isinstance(serving, Awaited) else serving, code)
+            # A stub that lets everything pass does no harm meanwhile: nobody has to wait for better.
+            found = self._interner.intern(
+                names.ECDS, message.name, message, [plugin.key], awaited=awaited and not plugin.fail_open
+            )
             self._made[key] = found
         return found

@@ -21,7 +21,7 @@ from lateen.clock import Clock, sleep_unless
 from lateen.controlplane.plugin_metrics import PluginMetrics
 from lateen.controlplane.plugin_requests import NO_USE, Problem, Request, fit, refused, requests_of
 from lateen.controlplane.plugin_trial import Trial, TrialUnavailableError
-from lateen.controlplane.plugins import LuaServing, Serving, WasmServing
+from lateen.controlplane.plugins import Awaited, LuaServing, Serving, WasmServing
 from lateen.controlplane.wasm_ahead import AheadOfTime
 from lateen.controlplane.wasm_binary import ModuleFacts, read_module
 from lateen.controlplane.wasm_fetch import Credentials, Fetcher
@@ -138,9 +138,12 @@ class PluginKeeper:
 
     # what others ask
 
-    def serving(self, key: ResourceKey) -> Serving | None:
-        """What proxies get for a plugin now."""
-        return self._good.get(key)
+    def serving(self, key: ResourceKey) -> Serving | Awaited | None:
+        """What proxies get for a plugin now; None for a stub."""
+        good, state = self._good.get(key), self.states.get(key)
+        # What is not known any more, or not yet, needs no stub either.
+        waits = good is None and (state is None or state.standing is PluginStanding.PENDING)
+        return Awaited.AWAITED if waits else good
 
     @property
     def pending(self) -> frozenset[ResourceKey]:

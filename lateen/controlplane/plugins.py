@@ -1,8 +1,9 @@
 """Plugins in Envoy's terms: filters that are discovered (ECDS), and what is discovered under their names. Pure.
 
-A chain only names its plugins, so that a new module or configuration never touches a listener. As long as there is nothing that could
+A chain only names its plugins, so that a new module or configuration never touches a listener. When there is nothing that could
 run, a stub stands in: one that answers 503 (FAIL_CLOSE), or one that does nothing (FAIL_OPEN). Envoy falls back to the same stub by
-itself if it refuses the very first thing it is given.
+itself if it refuses the very first thing it is given. While the first thing is still under way, a listener that needs it is not in
+effect: a proxy goes on with its listener of before, for at most `PATIENCE` seconds.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 
 from google.protobuf import wrappers_pb2
 from google.protobuf.message import Message
@@ -32,6 +34,8 @@ from lateen.mesh.plugins import Phase, Plugin, Side
 
 RUNTIME = "envoy.wasm.runtime.v8"
 _PREFIX = "extensions.istio.io"
+PATIENCE = 60
+"""Seconds for which Envoy keeps a listener back that needs a plugin it has never been given; then the plugin's stub stands in."""
 UNAVAILABLE_BODY = "a filter of this service is not available\n"
 _HTTP_TYPES = (http_wasm.Wasm, lua_pb2.Lua, http_rbac.RBAC)
 _NETWORK_TYPES = (network_wasm.Wasm, network_rbac.RBAC)
@@ -71,12 +75,18 @@ class WasmServing:
     native: Native | None = None
 
 
+class Awaited(Enum):
+    """Nothing was ever good, but something is under way: a proxy waits for it rather than be given a stub."""
+
+    AWAITED = "awaited"
+
+
 Serving = LuaServing | WasmServing
-ServingOf = Callable[[ResourceKey], Serving | None]
+ServingOf = Callable[[ResourceKey], Serving | Awaited | None]
 """What is served for a plugin; None when nothing can be."""
 
 
-def nothing_served(_: ResourceKey) -> Serving | None:
+def nothing_served(_: ResourceKey) -> Serving | Awaited | None:
     """No module is known, as in translation without a control plane around it."""
     return None
 
@@ -132,8 +142,11 @@ def resource_name(plugin: Plugin) -> str:
 
 
 def _discovery(plugin: Plugin, types: Sequence[type[Message]]) -> config_source_pb2.ExtensionConfigSource:
+    source = config_source_pb2.ConfigSource()
+    source.CopyFrom(ads())
+    source.initial_fetch_timeout.seconds = PATIENCE
     return config_source_pb2.ExtensionConfigSource(
-        config_source=ads(),
+        config_source=source,
         default_config=packed(stub(plugin)),
         type_urls=[f"type.googleapis.com/{kind.DESCRIPTOR.full_name}" for kind in types],
     )

@@ -5,7 +5,8 @@ Order, as Envoy's documentation of eventual consistency asks: clusters, endpoint
 configurations. Listeners and routes wait, for at most `GRACE` seconds, until clusters and endpoints are taken. Clusters
 and endpoints that are no longer wanted are removed when no listener or route can name them any more: not while an older
 one stays in use because its successor was refused, and not in the first `OPENING` seconds of a stream, in which a
-reconnecting client is still saying what it holds.
+reconnecting client is still saying what it holds. Extension configurations are never removed: a listener that drains
+still needs its own, and Envoy ends the subscription with the last of them.
 """
 
 from collections.abc import Iterable, Mapping
@@ -173,8 +174,9 @@ class StreamSession:
         if state is None:
             partial = self.style is Style.SOTW and request.type_url not in _FULL_STATE
             state = TypeState(
-                request.type_url, self.limits.names, partial, since=now, lingers=request.type_url in _LINGERING
-            )
+                request.type_url, self.limits.names, partial, since=now,
+                lingers=request.type_url in _LINGERING, keeps=request.type_url == ECDS,
+            )  # fmt: skip
             state.offer(self._resources.get(request.type_url, {}), self._version)
             self._types[request.type_url] = state
         if isinstance(request, SotwRequest):

@@ -71,6 +71,7 @@ class TypeState:
 
     `partial`: a removal cannot be told (state of the world, by name). What the client keeps for that reason, or may keep
     although it asked anew, is `retained`. `lingers`: removals are not urgent, so that they do not count as out of sync.
+    `keeps`: nothing is told of what is not there; the client ends its subscription when it needs it no more.
     """
 
     type_url: str
@@ -94,6 +95,7 @@ class TypeState:
     settled: bool = True
     moving_since: float | None = None
     lingers: bool = False
+    keeps: bool = False
     gone: tuple[str, ...] = ()
     gone_since: float = 0.0
     _delta: Delta | None = None
@@ -185,7 +187,9 @@ class TypeState:
         for name in sorted(candidates):
             blob = self.wanted.get(name)
             held = self.held.get(name)
-            if blob is None:
+            if blob is None or blob.awaited:
+                if self.keeps or blob is not None:
+                    continue
                 if held is None:
                     absent.append(name)
                 elif held.hash:

@@ -1,8 +1,10 @@
 """Sessions as plays: what the client says, what the server sends."""
 
+import dataclasses
+
 import pytest
 
-from lateen.controlplane.names import CDS, EDS, LDS, RDS, WORKLOAD_POLICY
+from lateen.controlplane.names import CDS, ECDS, EDS, LDS, RDS, WORKLOAD_POLICY
 from lateen.controlplane.session import (
     GRACE,
     LINGER,
@@ -323,6 +325,24 @@ def test_a_policy_lingers_until_no_proxy_can_ask_about_it_any_more() -> None:
     client.pump()
     client.handle()
     assert set(client.held[WORKLOAD_POLICY]) == {"ns/b"}
+
+
+def test_what_a_plugin_runs_is_never_taken_back_and_what_is_awaited_is_not_told() -> None:
+    """A listener that drains still needs it; "there is none" would put the default in its place, which refuses requests."""
+    client = DeltaModel()
+    client.ask(ECDS, ["a", "b", "c"])
+    soon = dataclasses.replace(blob(ECDS, "b", "soon"), awaited=True)
+    client.offer(snapshot(blob(ECDS, "a"), soon))
+    client.quiesce()
+    assert set(client.held[ECDS]) == {"a"}
+    assert client.session.synced
+    client.offer(snapshot(blob(ECDS, "b")), "v2")
+    client.quiesce()
+    assert {n: b.hash for n, b in client.held[ECDS].items()} == {"a": "1@a", "b": "1@b"}
+    client.offer(snapshot(soon), "v3")
+    client.quiesce()
+    assert client.held[ECDS]["b"].hash == "1@b"
+    assert not any(push.removed for push in client.log)
 
 
 def test_types_that_are_not_served_are_mentioned_once_and_bounded() -> None:

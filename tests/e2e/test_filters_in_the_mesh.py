@@ -392,6 +392,19 @@ def test_phases_and_priorities(mesh: RunningMesh) -> None:
         )
 
 
+def test_a_plugin_that_comes_and_goes_refuses_nobody(mesh: RunningMesh) -> None:
+    """Until it is there proxies go on without it, and listeners that drain keep it."""
+    stamp = script("AUTHN", "coming", "function envoy_on_response(h) h:headers():add('x-stamped', 'now') end")
+    with under_load(mesh) as seen:
+        until(lambda: sum(seen.values()) > 50)
+        with plugins(mesh, stamp, "coming.yaml"):
+            until(lambda: seen[200, "now"] > 50)
+        count = sum(seen.values())
+        until(lambda: sum(seen.values()) > count + 50)
+        until(lambda: not _draining(mesh))
+    assert UNAVAILABLE not in seen, seen
+
+
 def on_calls_to(port: int) -> str:
     return f"""
 apiVersion: extensions.istio.io/v1alpha1
