@@ -8,9 +8,21 @@ Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-def parse_networks(texts: Sequence[str]) -> tuple[Network, ...]:
+def parse_networks(texts: Sequence[str], field: str = "addresses") -> tuple[Network, ...]:
     """Networks ("10.0.0.0/8") and single addresses; ValueError if one is neither."""
-    return tuple(ipaddress.ip_network(text) for text in texts)
+    try:
+        return tuple(ipaddress.ip_network(text) for text in texts)
+    except ValueError as error:
+        raise ValueError(f"{field}: {error}") from None
+
+
+def check_identities(field: str, patterns: Sequence[str]) -> None:
+    """ValueError if one of the patterns of a field would never match."""
+    for pattern in patterns:
+        if not (pattern.startswith("spiffe://") or (pattern.endswith("*") and "spiffe://".startswith(pattern[:-1]))):
+            raise ValueError(f"{field}: {pattern!r} is no SPIFFE identity: it begins with spiffe://")
+        if "*" in pattern[:-1]:
+            raise ValueError(f"{field}: {pattern!r}: a * can only be its end")
 
 
 def parse_source(text: str | None) -> Address | None:

@@ -7,6 +7,35 @@ from filters.sdk.urls import unquote
 from lateen_filter import Response
 
 HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+FRAMING = frozenset(
+    {"host", "content-length", "transfer-encoding", "connection", "keep-alive", "proxy-connection", "te", "upgrade"}
+)
+
+
+def check_header(field: str, name: str, *, written: bool = False) -> None:
+    """ValueError unless a field holds the name of a header; of one a filter may write, if it does."""
+    if not HEADER_NAME.fullmatch(name):
+        raise ValueError(f"{field}: {name!r} is no header name")
+    if written and name.lower() in FRAMING:
+        raise ValueError(f"{field}: {name} cannot be changed here: it says where a message ends or goes")
+
+
+def spellings(name: str) -> tuple[str, ...]:
+    """A header's name with each dash also as an underscore: many servers (CGI, WSGI, PHP) take them for the same."""
+    found = [""]
+    for place, part in enumerate(name.lower().split("-")):
+        found = [start + dash + part for start in found for dash in (("-", "_") if place else ("",))]
+    return tuple(found)
+
+
+def check_trusted_header(field: str, name: str) -> None:
+    """ValueError unless a field holds the name of a header that upstreams may trust, because clients' are taken off."""
+    check_header(field, name, written=True)
+    if name.count("-") > MOST_DASHES or "_" in name:
+        raise ValueError(f"{field}: {name}: at most {MOST_DASHES} dashes, and no underscore, please")
+
+
+MOST_DASHES = 4
 
 
 def without_parameter(target: str, name: str) -> tuple[str, list[str]]:

@@ -5,21 +5,25 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from filters.library.credentials import HEADER_NAME, denied
-from filters.library.paths import matches_path
+from filters.library.content_types import content_type, parameter, readable
+from filters.library.credentials import check_header, denied
+from filters.library.paths import check_paths, excepts_path
 from filters.library.safe_regex import check_pattern
 from filters.library.waf_input import (
     HARMLESS,
+    MULTIPART,
     PIECE,
+    PLAIN_PATH,
     MalformedBodyError,
     Value,
     body_values,
     cookie_values,
     decoded,
-    normalized,
+    pieces,
     query_values,
+    readings,
 )
-from filters.library.waf_rules import CRITICAL, GROUPS, IDS, LIMITS, RULES, Rule
+from filters.library.waf_rules import CRITICAL, GROUPS, IDS, LIMITS, RULES, UNREAD, Rule
 from lateen_filter import Counter, FilterConfig, HttpFilter, Request, Response
 
 MOST_BODY = 1024 * 1024
@@ -34,6 +38,7 @@ BODY_TYPES = (
     "application/xml",
     "application/graphql",
 )
+BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "CONNECT", "TRACE"})
 blocked = Counter("waf_blocked")
 reported = Counter("waf_reported")
 
@@ -67,6 +72,7 @@ class Exclusion(FilterConfig):
     def validate(self) -> None:
         if not (self.rules or self.paths or self.targets):
             raise ValueError("an exclusion of everything: turn the filter off instead")
+        check_paths("paths", self.paths)
 
 
 class Waf(HttpFilter):
@@ -87,6 +93,8 @@ class Waf(HttpFilter):
         headers: tuple[str, ...] = ("referer", "user-agent", "x-forwarded-host", "origin")
         """Headers that are looked at."""
         inspect_body: bool = True
+        inspect_multipart: bool = False
+        """Bodies of multipart forms too, all but the content of files; they may not be larger than `longest_body` then."""
         longest_body: int = 128 * 1024
         """Bytes; a body of a kind that is looked at and larger than this matches size-body."""
         longest_target: int = 8192
@@ -125,18 +133,29 @@ class Waf(HttpFilter):
                 raise ValueError(f"longestBody is {self.longest_body}: between 1 and {MOST_BODY}")
             if not 1 <= self.longest_value <= PIECE:
                 raise ValueError(f"longestValue is {self.longest_value}: between 1 and {PIECE}")
-            if min(self.longest_target, self.longest_header, self.most_headers, self.most_parameters) < 1:
-                raise ValueError("limits begin at 1")
+            for field, value in (
+                ("longestTarget", self.longest_target),
+                ("longestHeader", self.longest_header),
+                ("mostHeaders", self.most_headers),
+                ("mostParameters", self.most_parameters),
+            ):
+                if value < 1:
+                    raise ValueError(f"{field} is {value}: limits begin at 1")
             for name in self.headers:
-                if not HEADER_NAME.fullmatch(name):
-                    raise ValueError(f"{name!r} is no header name")
+                check_header("headers", name)
 
     config: Config
 
     def on_start(self) -> None:
         config = self.config
         custom = [
-            Rule(rule.id, rule.id.partition("-")[0], rule.score, rule.pattern, frozenset(rule.on))
+            Rule(
+                rule.id,
+                rule.id.partition("-")[0],
+                rule.score,
+                re.compile(rule.pattern.pattern, re.IGNORECASE),  # values are in lower case
+                frozenset(rule.on),
+            )
             for rule in config.custom_rules
         ]
         self._modes = {name: mode_of(name, config.rules) for name in [*IDS, *(rule.id for rule in custom)]}
@@ -147,33 +166,36 @@ class Waf(HttpFilter):
     async def on_request(self, request: Request) -> Response | None:
         config = self.config
         findings = list(self._head(request))
-        kind = content_kind(str(request.headers.get("content-type", "")))
-        if config.inspect_body and kind is not None and not self._decides(findings, request):
-            findings += self._body(kind, await request.body(MOST_BODY))
+        if config.inspect_body and not self._refuses(findings, request.path):
+            header = ", ".join(request.headers.get_all("content-type")) or untold(request)
+            kind = content_kind(header, multipart=config.inspect_multipart)
+            if kind is not None:
+                found = self._body(kind, header, request, await request.body(MOST_BODY))
+                findings += found
         counted = self._counted(findings, request.path)
         if not counted:
             return None
-        score = sum(finding.score for finding in counted)
-        refuse = config.mode == "block" and score >= config.threshold
-        self._report(request, counted, score, refused=refuse)
+        refuse = self._refuses(counted, request.path)
+        self._report(request, counted, refused=refuse)
         if not refuse:
             return None
         blocked.add()
-        return denied(
-            403, "the request was refused", {"x-request-id": str(request.headers.get("x-request-id", ""))[:128]}
-        )
+        number = str(request.headers.get("x-request-id", ""))[:128]
+        return denied(403, "the request was refused", {"x-request-id": number} if number else {})
 
-    def _decides(self, findings: "Sequence[Finding]", request: Request) -> bool:
-        """Whether the body makes no difference any more."""
-        score = sum(finding.score for finding in self._counted(findings, request.path))
-        return self.config.mode == "block" and score >= self.config.threshold
+    def _refuses(self, findings: "Sequence[Finding]", path: str) -> bool:
+        """Whether this is enough to refuse a request."""
+        if not findings or self.config.mode != "block":
+            return False
+        return sum(finding.score for finding in self._counted(findings, path)) >= self.config.threshold
 
     def _head(self, request: Request) -> "Iterator[Finding]":
         """Findings in all but the body."""
         config, target = self.config, request.target
         if len(target) > config.longest_target:
-            yield self._limit("size-target", "path")
-            return  # it is not read any further
+            yield (found := self._limit("size-target", "path"))
+            if self._refuses([found], request.path):
+                return  # it is not read any further
         pairs = request.headers.pairs()
         if len(pairs) > config.most_headers:
             yield self._limit("size-headers", "header")
@@ -181,35 +203,46 @@ class Waf(HttpFilter):
             yield self._limit("size-header", "header")
         path, _, query = target.partition("?")
         if query.count("&") >= config.most_parameters:
-            yield self._limit("size-parameters", "arg")
-            query = ""
+            yield (found := self._limit("size-parameters", "arg"))
+            query = "" if self._refuses([found], path) else query
         agent = request.headers.get("user-agent", "")
         if not agent:
             yield self._limit("scanner-no-agent", "header:user-agent")
         values = [
             Value("path", "path", path),
-            Value("agent", "header:user-agent", str(agent)[:PIECE]),
+            Value("agent", "header:user-agent", str(agent)),
             *query_values(query),
         ]
-        values += cookie_values(str(request.headers.get("cookie", ""))[: config.longest_header])
+        if not PLAIN_PATH.fullmatch(path):
+            values.append(Value("uri", "path", path))
+        values += cookie_values("; ".join(request.headers.get_all("cookie")))
         for name in config.headers:
             value = request.headers.get(name)
             if value:
-                values.append(Value("header", f"header:{name}", str(value)[:PIECE]))
+                values.append(Value("header", f"header:{name}", str(value)))
         for item in values:
             if len(item.text) > config.longest_value and item.kind in ("arg", "cookie"):
                 yield self._limit("size-value", item.target)
-            yield from self._match(Value(item.kind, item.target, item.text[:PIECE]))
+            yield from self._match(item)
 
-    def _body(self, kind: str, body: bytes) -> "Iterator[Finding]":
-        if len(body) > self.config.longest_body:
-            yield self._limit("size-body", "body")
+    def _body(self, kind: str, header: str, request: Request, body: bytes) -> "Iterator[Finding]":
+        if not body:
             return
+        parameters, longest = header.partition(";")[2], self.config.longest_body
+        if not readable(", ".join(request.headers.get_all("content-encoding")), content_type(header)[1]):
+            yield self._limit("body-encoded", "body")
+            return
+        if len(body) > longest:
+            yield (found := self._limit("size-body", "body"))
+            if self._refuses([found], request.path):
+                return
+            kind, body = "text/plain", body[:longest]  # the rest passes unread
         try:
-            for value in body_values(kind, body) if body else ():
+            for value in body_values(kind, body, parameter(parameters, "boundary")):
                 yield from self._match(value)
         except MalformedBodyError as error:
             yield self._limit("body-malformed", "body", str(error))
+            yield from self._match(Value("body", "body", body.decode("utf-8", "surrogateescape")))
 
     def _match(self, value: Value) -> "Iterator[Finding]":
         if not self._all and value.kind != "agent" and HARMLESS.fullmatch(value.text):
@@ -219,13 +252,16 @@ class Waf(HttpFilter):
             yield self._limit("encoding-nul", value.target)
         if any("\udc80" <= letter <= "\udcff" for letter in plain) if not plain.isascii() else False:
             yield self._limit("encoding-invalid", value.target)
-        text = normalized(value.text)
-        for rule in self._rules:
-            if value.kind in rule.on and (match := rule.pattern.search(text)):
-                yield self._finding(rule.id, rule.score, value.target, match.group())
+        rules = [rule for rule in self._rules if value.kind in rule.on]
+        for text in readings(plain):
+            for piece in pieces(text):
+                for rule in rules:
+                    if match := rule.pattern.search(piece):
+                        yield self._finding(rule.id, rule.score, value.target, match.group())
 
     def _limit(self, name: str, target: str, excerpt: str = "") -> "Finding":
-        return self._finding(name, LIMITS[name], target, excerpt)
+        score = max(LIMITS[name], self.config.threshold) if name in UNREAD else LIMITS[name]
+        return self._finding(name, score, target, excerpt)
 
     def _finding(self, name: str, score: int, target: str, excerpt: str) -> "Finding":
         return Finding(name, score if self._modes[name] == "block" else 0, target, excerpt)
@@ -239,18 +275,18 @@ class Waf(HttpFilter):
             ):
                 continue
             kept.setdefault((finding.rule, finding.target), finding)
-        return list(kept.values())[:MOST_FINDINGS]
+        return list(kept.values())
 
-    def _report(self, request: Request, findings: "Sequence[Finding]", score: int, *, refused: bool) -> None:
+    def _report(self, request: Request, findings: "Sequence[Finding]", *, refused: bool) -> None:
         reported.add()
         found = [
             {"rule": finding.rule, "target": finding.target}
             | ({"value": finding.excerpt[:MOST_EXCERPT]} if self.config.log_values else {})
-            for finding in findings
+            for finding in sorted(findings, key=lambda finding: -finding.score)[:MOST_FINDINGS]
         ]
         line = {
             "waf": "refused" if refused else "passed",
-            "score": score,
+            "score": sum(finding.score for finding in findings),
             "method": request.method,
             "path": request.path[:256],
             "source": request.properties.source_address,
@@ -278,12 +314,20 @@ def excludes(exclusion: Exclusion, finding: Finding, path: str) -> bool:
     """Whether a finding does not count."""
     return (
         (not exclusion.rules or finding.rule in exclusion.rules or finding.rule.partition("-")[0] in exclusion.rules)
-        and (not exclusion.paths or matches_path(path, exclusion.paths))
+        and (not exclusion.paths or excepts_path(path, exclusion.paths))
         and (not exclusion.targets or finding.target in exclusion.targets)
     )
 
 
-def content_kind(header: str) -> str | None:
-    """The type of a body that is looked at; None for others."""
-    kind = header.partition(";")[0].strip().lower()
-    return kind if kind.startswith(BODY_TYPES) or kind.endswith(("+json", "+xml")) else None
+def content_kind(header: str, *, multipart: bool = False) -> str | None:
+    """The type of a body that is looked at, the first there is; None for others."""
+    for part in header.split(","):
+        kind = part.partition(";")[0].strip().lower()
+        if kind.startswith(BODY_TYPES) or kind.endswith(("+json", "+xml")) or (multipart and kind == MULTIPART):
+            return kind
+    return None
+
+
+def untold(request: Request) -> str:
+    """The type a body without one is looked at as: many servers do not ask for it."""
+    return "text/plain" if request.method not in BODILESS or "content-length" in request.headers else ""

@@ -5,11 +5,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from filters.sdk.urls import parse_cookies
-
 MOST_DECODINGS = 3
 PIECE, OVERLAP = 4096, 256
-"""Bodies are looked at in pieces, so that no pattern gets more; what is shorter than the overlap is never cut."""
+"""Values are looked at in pieces, so that no pattern gets more; what is shorter than the overlap is never cut."""
 ESCAPE = re.compile(r"%(?:u([0-9a-fA-F]{4})|([0-9a-fA-F]{2}))")
 ENTITY = re.compile(
     r"&#(?:[xX]([0-9a-fA-F]{1,6})|([0-9]{1,7}));?|&(lt|gt|quot|apos|amp|colon|tab|newline|lpar|rpar|nbsp|sol|bsol);?",
@@ -25,7 +23,11 @@ FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: 
 WHITE = re.compile(r"[\s\x00-\x20\x7f]+")
 HARMLESS = re.compile(r"[\w-]{0,200}", re.ASCII)
 """No pattern of ours matches a single word."""
+PLAIN_PATH = re.compile(r"[\w/.,:@~+-]*", re.ASCII)
+"""Nor, but for those that look for paths, this."""
+BLOCK_COMMENT, COMMENT = re.compile(r"/\*"), re.compile(r"/\*|--|#")
 MOST_JSON_VALUES = 5000
+MULTIPART = "multipart/form-data"
 
 
 class Value(NamedTuple):
@@ -55,31 +57,62 @@ def query_values(query: str) -> Iterator[Value]:
 
 
 def cookie_values(header: str) -> Iterator[Value]:
-    """Values of cookies."""
-    for name, value in parse_cookies(header).items():
-        yield Value("cookie", f"cookie:{name[:64]}", value)
+    """Values of cookies, also of those of the same name, and names that are none."""
+    for part in header.split(";"):
+        name, _, value = part.strip().partition("=")
+        if value:
+            yield Value("cookie", f"cookie:{name[:64]}", value)
+        if not HARMLESS.fullmatch(name):
+            yield Value("cookie", "cookie", name)
 
 
-def body_values(kind: str, body: bytes) -> Iterator[Value]:
-    """Values in a body of a content type, in pieces; MalformedBodyError if it cannot be read."""
+def body_values(kind: str, body: bytes, boundary: str = "") -> Iterator[Value]:
+    """Values in a body of a content type; MalformedBodyError if it cannot be read."""
     text = body.decode("utf-8", "surrogateescape")
     if kind == "application/x-www-form-urlencoded":
         found: Iterable[str] = (value.text for value in query_values(text))
+    elif kind == MULTIPART:
+        found = form_parts(text, boundary)
     elif kind == "application/json" or kind.endswith("+json"):
         found = json_strings(text)
     else:
-        found = (text,)
+        found = text_values(text)
     for item in found:
-        for start in range(0, max(1, len(item)), PIECE - OVERLAP):
-            yield Value("body", "body", item[start : start + PIECE])
-            if start + PIECE >= len(item):
-                break
+        yield Value("body", "body", item)
+
+
+def text_values(text: str) -> Iterator[str]:
+    """A text; if it is JSON, what it holds too: not every server asks for the content type before it parses."""
+    yield text
+    if text.lstrip()[:1] in ("{", "["):
+        try:
+            yield from json_strings(text)
+        except MalformedBodyError:
+            return  # what it looked like
+
+
+def form_parts(text: str, boundary: str) -> Iterator[str]:
+    """Headers and values of the fields of a multipart form, and the headers of its files; all of it if there is no boundary."""
+    first, *parts = text.split("--" + boundary) if boundary else (text,)
+    yield first
+    for part in parts:
+        head, _, content = part.partition("\r\n\r\n")
+        yield head
+        if "filename" not in head.lower():
+            yield content
+
+
+def pieces(text: str) -> Iterator[str]:
+    """A text in pieces that a pattern may be given."""
+    for start in range(0, max(1, len(text) - OVERLAP), PIECE - OVERLAP):
+        yield text[start : start + PIECE]
 
 
 def json_strings(text: str) -> Iterator[str]:
     """Names, strings and numbers of a JSON text, at any depth."""
     try:
-        pending = [json.loads(text, parse_int=str, parse_float=str)]
+        # Pairs, not a dictionary: of two equal names the upstream may take the other one.
+        pending = [json.loads(text, parse_int=str, parse_float=str, object_pairs_hook=tuple)]
     except RecursionError:
         raise MalformedBodyError("nested too deeply") from None
     except ValueError:
@@ -87,10 +120,7 @@ def json_strings(text: str) -> Iterator[str]:
     count = 0
     while pending:
         item = pending.pop()
-        if isinstance(item, dict):
-            pending += item.keys()
-            pending += item.values()
-        elif isinstance(item, list):
+        if isinstance(item, (list, tuple)):
             pending += item
         elif isinstance(item, str):
             count += 1
@@ -120,12 +150,20 @@ def _unescape(match: "re.Match[str]") -> str:
     return chr(code) if code < 0x80 else chr(0xDC00 + code)  # noqa: PLR2004  (a byte of UTF-8, put together at the end)
 
 
-def normalized(text: str) -> str:
-    """A value as patterns see it: decoded, entities too, lower case, comments and white space as one space."""
-    text = decoded(text)
+def readings(text: str) -> Iterator[str]:
+    """A decoded value as patterns see it: entities decoded, lower case, white space as one space.
+
+    What is a comment to a database is not one to a browser: a value that may hold some is read with and without them.
+    """
     if "&" in text:
         text = ENTITY.sub(_entity, text)
-    return WHITE.sub(" ", without_comments(text)).lower()
+    found = [text]
+    if "/*" in text:
+        found.append(without_comments(text, BLOCK_COMMENT))
+    if "\n" in text and ("--" in text or "#" in text):
+        found.append(without_comments(text, COMMENT))
+    for each in found:
+        yield WHITE.sub(" ", each).lower()
 
 
 def _entity(match: "re.Match[str]") -> str:
@@ -136,19 +174,16 @@ def _entity(match: "re.Match[str]") -> str:
     return chr(code) if 0 < code <= HIGHEST and not 0xD800 <= code < 0xE000 else " "  # noqa: PLR2004  (surrogates)
 
 
-def without_comments(text: str) -> str:
-    """Comments of SQL as a space, what MySQL runs of them (/*!50000 ... */) as it is."""
-    start = text.find("/*")
-    if start < 0:
-        return text
+def without_comments(text: str, begin: "re.Pattern[str]") -> str:
+    """Comments of SQL as a space, what MySQL runs of them (/*!50000 ... */) as it is; `begin` finds where one begins."""
     parts: list[str] = []
     at = 0
-    while start >= 0:
-        end = text.find("*/", start + 2)
+    while match := begin.search(text, at):
+        block = match.group() == "/*"
+        end = text.find("*/" if block else "\n", match.end())
         if end < 0:
             break
-        inner = text[start + 2 : end]
-        parts += (text[at:start], " ", inner[1:].lstrip("0123456789") if inner.startswith("!") else "", " ")
-        at = end + 2
-        start = text.find("/*", at)
+        inner = text[match.end() : end] if block else ""
+        parts += (text[at : match.start()], " ", inner[1:].lstrip("0123456789") if inner.startswith("!") else "", " ")
+        at = end + 2 * block
     return "".join((*parts, text[at:]))

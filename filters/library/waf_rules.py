@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 CRITICAL, WARNING, NOTICE = 5, 3, 2
 VALUES = frozenset({"arg", "cookie", "header", "body", "path"})
-INPUT = frozenset({"arg", "cookie", "body", "header"})
+INPUT = frozenset({"arg", "cookie", "body", "header", "uri"})
+"""uri: a path that is not plain."""
 
 
 class Rule(NamedTuple):
@@ -32,9 +33,11 @@ def _spaced(word: str) -> str:
 
 
 SCRIPT_SCHEME = f"(?:{_spaced('javascript')}|{_spaced('vbscript')}) ?:"
-HANDLERS = "abort|animation|before|begin|blur|change|click|copy|cut|drag|end|error|focus|hash|input|key|load|message|mouse|page|paste|"
-HANDLERS += (
-    "play|pointer|pop|reset|resize|scroll|search|select|show|start|storage|submit|toggle|touch|transition|unload|wheel"
+HANDLERS = (
+    "abort|after|animation|aux|before|begin|blur|bounce|can|change|click|close|context|copy|cue|cut|dblclick|drag|duration|emptied|end|error|"
+    "finish|focus|formdata|fullscreen|got|hash|input|invalid|key|load|lost|message|mouse|offline|online|page|paste|play|pointer|pop|progress|"
+    "rate|ready|repeat|reset|resize|scroll|search|security|seek|select|show|slot|stalled|start|storage|submit|suspend|time|toggle|touch|"
+    "transition|unload|volume|waiting|webkit|wheel"
 )
 RULES = (
     _rule("sqli-union", CRITICAL, r"\bunion ?\(? ?(?:all |distinct )?\(? ?select\b"),
@@ -42,7 +45,7 @@ RULES = (
         "sqli-tautology",
         CRITICAL,
         r"\b(?:or|and|xor|not)[ (]{1,4}\d{1,10}[ )]{0,4}(?:=|<|>|!=)[=> (]{0,4}\d"
-        r"|['\"`] ?\)? ?(?:or|and|xor|\|\||&&)\W{1,4}\w{0,20}['\"`]? ?[=<>]"
+        r"|['\"`] ?\)? ?(?:or|and|xor|\|\||&&)\W{1,4}\w{0,20}['\"`]? ?(?:[=<>]|like ?['\"`]|is (?:not )?null\b|in ?\(|between ['\"`\d])"
         r"|['\"`] ?\)? ?(?:or|and|\|\||&&) ?(?:true|not |\d|exists|sleep)",
     ),
     _rule("sqli-comment", CRITICAL, r"['\"`] ?\)? ?(?:--|#) ?$"),
@@ -57,7 +60,7 @@ RULES = (
         "sqli-select",
         CRITICAL,
         r"\bselect ?(?:\*|@@|\d{1,10} ?,|['\"(]|[\w.]{1,40}\(|[\w.]{1,40} ?,)[^;]{0,100}\bfrom\b"
-        r"|\bselect [\w.*]{1,40} from [\w.]{1,40} (?:where|limit|union)\b|\(select\b",
+        r"|\bselect [\w.*]{1,40} from [\w.]{1,40} (?:where|limit|union)\b|\( ?select\b",
     ),
     _rule(
         "sqli-function",
@@ -69,7 +72,11 @@ RULES = (
     _rule(
         "xss-tag", CRITICAL, r"< ?/?(?:iframe|object|embed|applet|meta|base|svg|math|style|frameset|xml|isindex)[ />]"
     ),
-    _rule("xss-handler", CRITICAL, rf"[ /'\"]on(?:{HANDLERS})[a-z]{{0,12}} ?="),
+    _rule(
+        "xss-handler",
+        CRITICAL,
+        rf"[ /'\"]on(?:{HANDLERS})[a-z]{{0,20}} ?=",
+    ),
     _rule("xss-scheme", CRITICAL, rf"(?:^ ?|[=\"'(>] ?){SCRIPT_SCHEME}(?:[^ ]| [^ ]{{0,40}}[(=`])|data ?: ?text/html"),
     _rule(
         "xss-code",
@@ -103,10 +110,13 @@ LIMITS = {
     "size-value": CRITICAL,
     "size-body": CRITICAL,
     "body-malformed": CRITICAL,
+    "body-encoded": CRITICAL,
     "encoding-nul": CRITICAL,
     "encoding-invalid": WARNING,
     "scanner-no-agent": NOTICE,
 }
 """Rules that are no patterns."""
+UNREAD = frozenset({"size-target", "size-parameters", "size-body", "body-malformed", "body-encoded"})
+"""What they find is not read: reason enough to refuse a request, whatever the threshold."""
 GROUPS = frozenset(rule.group for rule in RULES) | frozenset(name.partition("-")[0] for name in LIMITS)
 IDS = frozenset(rule.id for rule in RULES) | frozenset(LIMITS)
