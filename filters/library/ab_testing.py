@@ -1,18 +1,21 @@
 """ab-testing: every user in one variant of an experiment, the same everywhere and always."""
 
 import hashlib
+import math
 import re
 import secrets
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal
 
-from filters.library.credentials import HEADER_NAME
+from filters.library.credentials import check_header
 from lateen_filter import FilterConfig, HttpFilter, Request, Response
 
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 LONGEST_KEY = 1024
 MOST_VARIANTS, MOST_WEIGHT = 100, 1_000_000
 YEAR_SECONDS = 366 * 24 * 3600
+MASK = (1 << 64) - 1
 
 
 class Variant(FilterConfig):
@@ -39,6 +42,8 @@ class Source(FilterConfig):
     def validate(self) -> None:
         if (self.kind == "principal") == bool(self.name):
             raise ValueError(f"a key of kind {self.kind} {'has no' if self.name else 'needs a'} name")
+        if self.name:
+            check_header("name", self.name)
 
 
 class StickyCookie(FilterConfig):
@@ -55,7 +60,7 @@ class StickyCookie(FilterConfig):
         if not 0 < self.max_age_seconds <= YEAR_SECONDS:
             raise ValueError("maxAgeSeconds: between 1 s and a year")
         if not re.fullmatch(r"/[!-:<-~]*", self.path):
-            raise ValueError(f"{self.path!r} is no path of a cookie")
+            raise ValueError(f"path: {self.path!r} is no path of a cookie")
 
 
 class AbTesting(HttpFilter):
@@ -85,8 +90,7 @@ class AbTesting(HttpFilter):
                 raise ValueError(f"variants: between 1 and {MOST_VARIANTS}, each with a name of its own")
             if not sum(variant.weight for variant in self.variants):
                 raise ValueError("all weights are 0")
-            if not HEADER_NAME.fullmatch(self.header):
-                raise ValueError(f"{self.header!r} is no header name")
+            check_header("header", self.header, written=True)
 
     config: Config
 
@@ -135,10 +139,28 @@ def hash_of(experiment: str, key: str) -> int:
 
 
 def variant_of(number: int, variants: Sequence[Variant]) -> str:
-    """The variant of 64 bits: each has a stretch of them as long as its weight, in their order."""
-    place = number * sum(variant.weight for variant in variants) >> 64
+    """The variant of 64 bits, each with the probability of its weight, in whatever order they stand (rendezvous hashing).
+
+    When weights change, the only ones to move are those whom a variant takes that has grown in proportion to theirs.
+    """
+    # Each variant draws a waiting time, the shorter the greater its weight, and the first to come takes the user.
+    first, chosen = math.inf, ""
     for variant in variants:
-        place -= variant.weight
-        if place < 0:
-            return variant.name
-    return variants[-1].name
+        if variant.weight:
+            time = -math.log((mixed(number ^ seed_of(variant.name)) + 1) / (MASK + 1)) / variant.weight
+            if time < first:
+                first, chosen = time, variant.name
+    return chosen
+
+
+@lru_cache(MOST_VARIANTS)
+def seed_of(name: str) -> int:
+    """64 bits of a variant's name."""
+    return hash_of("variant", name)
+
+
+def mixed(number: int) -> int:
+    """64 bits of which each depends on all of `number` (the finalizer of splitmix64: a hash costs ten times as much)."""
+    number = (number ^ number >> 30) * 0xBF58476D1CE4E5B9 & MASK
+    number = (number ^ number >> 27) * 0x94D049BB133111EB & MASK
+    return number ^ number >> 31

@@ -2,10 +2,11 @@
 
 import json
 import random
+import re
 import time
 from datetime import UTC, datetime
 
-from filters.library.credentials import HEADER_NAME
+from filters.library.credentials import check_header
 from filters.library.templates import Template, parse_template
 from filters.library.trace_headers import parse_parent, samples
 from filters.sdk.urls import unquote
@@ -57,10 +58,22 @@ SENSITIVE = frozenset(
         "cookie",
         "set-cookie",
         "x-api-key",
+        "api-key",
+        "x-access-token",
         "x-amz-security-token",
+        "x-auth-token",
         "x-csrf-token",
+        "x-forwarded-access-token",
+        "x-vault-token",
+        "x-xsrf-token",
     }
 )
+ADDRESSES = frozenset(
+    {"referer", "location", "content-location", "link", "x-original-url", "x-envoy-original-path", "x-forwarded-uri"}
+)
+"""Headers that hold addresses with queries."""
+DIVIDERS = re.compile("([?&;#])")
+MOST_STATUS = 600
 REDACTED = "[redacted]"
 MOST_ENTRIES, LONGEST_NAME = 64, 64
 LONGEST_LINE = 15_000
@@ -105,7 +118,9 @@ class AccessLog(HttpFilter):
         redact_headers: tuple[str, ...] = ()
         """Headers whose values never appear, besides authorization, cookie, set-cookie, x-api-key and their like."""
         redact_parameters: tuple[str, ...] = (
-            "access_token", "api_key", "apikey", "code", "id_token", "key", "password", "secret", "sig", "signature", "token",
+            "access_token", "api_key", "apikey", "assertion", "auth", "client_secret", "code", "id_token", "jwt", "key", "otp",
+            "passwd", "password", "pin", "pwd", "refresh_token", "samlresponse", "secret", "session", "sessionid", "sid", "sig",
+            "signature", "token", "x-amz-credential", "x-amz-security-token", "x-amz-signature", "x-goog-signature",
         )  # fmt: skip
         """Parameters of the query whose values never appear, in any case."""
         longest_value: int = 1024
@@ -115,15 +130,20 @@ class AccessLog(HttpFilter):
             if not 1 <= len(self.entries) <= MOST_ENTRIES:
                 raise ValueError(f"{len(self.entries)} entries: between 1 and {MOST_ENTRIES}")
             for name, text in self.entries.items():
-                if not 1 <= len(name) <= LONGEST_NAME:
-                    raise ValueError(f"the name of entry {name!r}: between 1 and {LONGEST_NAME} characters")
-                for part in parse_template(text, VARIABLES).parts:
-                    if (
-                        not isinstance(part, str)
-                        and part.name.endswith("header")
-                        and not HEADER_NAME.fullmatch(part.argument)
-                    ):
-                        raise ValueError(f"entries.{name}: {part.argument!r} is no header name")
+                if not 1 <= len(name) <= LONGEST_NAME or not (name.isascii() and name.isprintable()):
+                    raise ValueError(
+                        f"entries: the name {name!r}: between 1 and {LONGEST_NAME} printable characters of ASCII"
+                    )
+                try:
+                    parse_template(text, VARIABLES)
+                except ValueError as error:
+                    raise ValueError(f"entries.{name}: {error}") from None
+            for name in self.redact_headers:
+                check_header("redactHeaders", name)
+            if not 100 <= self.always_status <= MOST_STATUS:  # noqa: PLR2004
+                raise ValueError(f"alwaysStatus is {self.always_status}: between 100 and {MOST_STATUS}")
+            if self.always_slower_ms < 0:
+                raise ValueError(f"alwaysSlowerMs is {self.always_slower_ms}: 0 or more")
             if not 0 <= self.sample_percent <= MOST_PERCENT:
                 raise ValueError(f"samplePercent is {self.sample_percent}: between 0 and {MOST_PERCENT}")
             if not 1 <= self.longest_value <= LONGEST_LINE:
@@ -201,7 +221,14 @@ class Seen:
 
     def _header(self, message: Request | Response, name: str) -> str | None:
         value = message.headers.get(name)
-        return None if value is None else REDACTED if name.lower() in self._sensitive else str(value)
+        if value is None:
+            return None
+        if name.lower() in self._sensitive:
+            return REDACTED
+        if name.lower() not in ADDRESSES:
+            return str(value)
+        path, divider, query = DIVIDERS.split(value, 1) if DIVIDERS.search(value) else (str(value), "", "")
+        return path + divider + redact_query(query, self._parameters)
 
 
 def entry(template: Template, seen: Seen) -> str | float | None:
@@ -236,12 +263,12 @@ def cut(value: str | float | None, longest: int) -> str | float | None:
 
 
 def redact_query(query: str, names: frozenset[str]) -> str:
-    """A query whose parameters of these names (in lower case) have no value."""
+    """A query whose parameters of these names (in lower case) have no value; also behind a `;`, and in an address within it."""
     parts: list[str] = []
-    for part in query.split("&"):
+    for part in DIVIDERS.split(query):
         name, equals, _ = part.partition("=")
         parts.append(f"{name}={REDACTED}" if equals and unquote(name).lower() in names else part)
-    return "&".join(parts)
+    return "".join(parts)
 
 
 def iso_time(seconds: float) -> str:

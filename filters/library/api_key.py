@@ -6,8 +6,17 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from filters.library.credentials import HEADER_NAME, denied, without_cookie, without_parameter
-from filters.library.paths import matches_path
+from filters.library.credentials import (
+    HEADER_NAME,
+    check_header,
+    check_trusted_header,
+    denied,
+    spellings,
+    take_off,
+    without_cookie,
+    without_parameter,
+)
+from filters.library.paths import check_paths, excepts_path
 from filters.library.times import parse_time
 from lateen_filter import Counter, FilterConfig, HttpFilter, Request, Response
 
@@ -39,8 +48,8 @@ class Key(FilterConfig):
 class ApiKey(HttpFilter):
     """Lets requests with a known key pass, and tells the upstream whose it is.
 
-    The consumer's header is taken off every request before, so that a client cannot choose it. A request that sends keys in more
-    than one place, or several in one, is refused: another server might take the other one.
+    The consumer's header, also with underscores, is taken off every request before, so that a client cannot choose it. A request
+    that sends keys in more than one place, or several in one, is refused: another server might take the other one.
     """
 
     class Config(FilterConfig):
@@ -70,23 +79,30 @@ class ApiKey(HttpFilter):
                 raise ValueError("two keys have the same sha256")
             if not (self.header or self.query or self.cookie):
                 raise ValueError("where is the key? set header, query or cookie")
-            for name in filter(None, (self.header, self.consumer_header)):
-                if not HEADER_NAME.fullmatch(name):
-                    raise ValueError(f"{name!r} is no header name")
-            if not self.consumer_header or self.consumer_header.lower() == self.header.lower():
+            if self.header:
+                check_header("header", self.header)
+            for field, name in (("scheme", self.scheme), ("cookie", self.cookie)):
+                if name and not HEADER_NAME.fullmatch(name):
+                    raise ValueError(f"{field}: {name!r} is not one word")
+            check_trusted_header("consumerHeader", self.consumer_header)
+            if self.consumer_header.lower() == self.header.lower():
                 raise ValueError("consumerHeader must be a header of its own")
-            if '"' in self.realm or not (self.realm.isascii() and self.realm.isprintable()):
-                raise ValueError("realm: printable ASCII without quotes")
+            check_paths("exceptPaths", self.except_paths)
+            if set('"\\') & set(self.realm) or not (self.realm.isascii() and self.realm.isprintable()):
+                raise ValueError("realm: printable ASCII without quotes and backslashes")
 
     config: Config
 
     def on_start(self) -> None:
         self._keys = known_keys(self.config.keys)
+        self._spellings = spellings(self.config.consumer_header)
 
     def on_request(self, request: Request) -> Response | None:
         config, headers = self.config, request.headers
-        headers.pop(config.consumer_header, None)
-        if matches_path(request.path, config.except_paths):
+        take_off(headers, self._spellings)
+        if excepts_path(request.path, config.except_paths):
+            if not config.forward_key:
+                self._strip(request)
             return None
         presented = self._presented(request)
         if not presented and config.allow_missing:

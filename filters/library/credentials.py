@@ -1,10 +1,10 @@
 """Finding and taking credentials out of a request, and refusing it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from filters.sdk.urls import unquote
-from lateen_filter import Response
+from lateen_filter import Headers, Response
 
 HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 FRAMING = frozenset(
@@ -26,6 +26,13 @@ def spellings(name: str) -> tuple[str, ...]:
     for place, part in enumerate(name.lower().split("-")):
         found = [start + dash + part for start in found for dash in (("-", "_") if place else ("",))]
     return tuple(found)
+
+
+def take_off(headers: Headers, names: Sequence[str]) -> None:
+    """Remove headers, if they are there."""
+    for name in names:
+        if name in headers:
+            del headers[name]
 
 
 def check_trusted_header(field: str, name: str) -> None:

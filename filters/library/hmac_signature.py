@@ -6,7 +6,7 @@ import hmac
 import time
 from typing import Literal, NamedTuple
 
-from filters.library.credentials import HEADER_NAME, denied
+from filters.library.credentials import HEADER_NAME, check_trusted_header, denied, spellings, take_off
 from filters.library.http_signatures import (
     ALGORITHM,
     DERIVED,
@@ -19,7 +19,7 @@ from filters.library.http_signatures import (
     sign,
     signature_base,
 )
-from filters.library.paths import matches_path
+from filters.library.paths import check_paths, excepts_path
 from filters.library.replay import FullError, ReplayMemory
 from lateen_filter import Counter, FilterConfig, HttpFilter, Properties, Request, Response
 
@@ -53,7 +53,7 @@ class Secret(FilterConfig):
             raise ValueError(f"the secret of {self.id!r} is shorter than {SHORTEST_SECRET} bytes")
         for text in (self.id, self.consumer or self.id):
             if not text or not (text.isascii() and text.isprintable()):
-                raise ValueError(f"{text!r}: printable ASCII, please")
+                raise ValueError(f"id and consumer {text!r}: printable ASCII, please")
 
 
 class Accepted(NamedTuple):
@@ -101,11 +101,13 @@ class HmacSignature(HttpFilter):
         def validate(self) -> None:
             if not 1 <= len(self.keys) <= MOST_KEYS or len({key.id for key in self.keys}) < len(self.keys):
                 raise ValueError(f"keys: between 1 and {MOST_KEYS}, each with an id of its own")
+            if not self.covers:
+                raise ValueError("covers: a signature of nothing fits every request")
             for name in self.covers:
                 if name not in DERIVED and (name != name.lower() or not HEADER_NAME.fullmatch(name)):
                     raise ValueError(f"covers: {name!r} is neither one of {', '.join(sorted(DERIVED))} nor a header")
-            if not HEADER_NAME.fullmatch(self.consumer_header):
-                raise ValueError(f"{self.consumer_header!r} is no header name")
+            check_trusted_header("consumerHeader", self.consumer_header)
+            check_paths("exceptPaths", self.except_paths)
             for what, value, most in (
                 ("maxAgeSeconds", self.max_age_seconds, MOST_AGE),
                 ("rememberPerSecond", self.remember_per_second, MOST_PER_SECOND),
@@ -121,6 +123,7 @@ class HmacSignature(HttpFilter):
     def on_start(self) -> None:
         config = self.config
         self._secrets = {key.id: (base64.b64decode(key.secret), key.consumer or key.id) for key in config.keys}
+        self._spellings = spellings(config.consumer_header)
         self._memory = ReplayMemory(
             self.shared,
             f"hmac-signature:{Properties().text('plugin_name') or ''}",
@@ -130,8 +133,8 @@ class HmacSignature(HttpFilter):
 
     async def on_request(self, request: Request) -> Response | None:
         config = self.config
-        request.headers.pop(config.consumer_header, None)
-        if matches_path(request.path, config.except_paths):
+        take_off(request.headers, self._spellings)
+        if excepts_path(request.path, config.except_paths):
             return None
         try:
             accepted = self._accept(request, int(time.time()))

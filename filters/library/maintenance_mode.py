@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from filters.library.addresses import matches_identity, parse_networks, parse_source, within
-from filters.library.paths import matches_path
+from filters.library.addresses import check_identities, matches_identity, parse_networks, parse_source, within
+from filters.library.credentials import check_header
+from filters.library.paths import check_paths, excepts_path, matches_path
 from filters.library.times import parse_time
 from lateen_filter import FilterConfig, HttpFilter, Request, Response
 
@@ -17,6 +18,8 @@ DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 CLOCK = re.compile(r"([01]\d|2[0-3]):([0-5]\d)")
 DAY_MINUTES = 24 * 60
 MOST_OFFSET_MINUTES = 14 * 60
+SHORTEST_VALUE = 8
+MOST_SECONDS = 366 * 24 * 3600
 
 
 class Window(FilterConfig):
@@ -42,6 +45,8 @@ class Weekly(FilterConfig):
     utc_offset_minutes: int = 0
 
     def validate(self) -> None:
+        if not self.days:
+            raise ValueError("days: none of the week")
         for text in (self.start, self.end):
             if not CLOCK.fullmatch(text):
                 raise ValueError(f"{text!r} is no time of day: write 02:30")
@@ -55,6 +60,11 @@ class AllowedHeader(FilterConfig):
     name: str
     value: str
     """All of it, compared in constant time; make it long and random."""
+
+    def validate(self) -> None:
+        check_header("name", self.name)
+        if len(self.value) < SHORTEST_VALUE or not (self.value.isascii() and self.value.isprintable()):
+            raise ValueError(f"value: printable ASCII, {SHORTEST_VALUE} characters or more: it lets its sender in")
 
 
 class MaintenanceMode(HttpFilter):
@@ -86,11 +96,14 @@ class MaintenanceMode(HttpFilter):
         """More members of the JSON body."""
 
         def validate(self) -> None:
-            parse_networks(self.allow_addresses)
+            check_paths("paths", self.paths)
+            check_paths("exceptPaths", self.except_paths)
+            parse_networks(self.allow_addresses, "allowAddresses")
+            check_identities("allowIdentities", self.allow_identities)
             if not 400 <= self.status <= 599:  # noqa: PLR2004
                 raise ValueError(f"status is {self.status}: between 400 and 599")
-            if self.retry_after_seconds < 0:
-                raise ValueError("retryAfterSeconds is negative")
+            if not 0 <= self.retry_after_seconds <= MOST_SECONDS:
+                raise ValueError(f"retryAfterSeconds is {self.retry_after_seconds}: between 0 and a year")
             if "error" in self.details:
                 raise ValueError("details cannot have `error`: that is the message")
 
@@ -107,7 +120,7 @@ class MaintenanceMode(HttpFilter):
         config = self.config
         if not config.enabled or not matches_path(request.path, config.paths):
             return None
-        if matches_path(request.path, config.except_paths) or self._allowed(request):
+        if excepts_path(request.path, config.except_paths) or self._allowed(request):
             return None
         left = float(config.retry_after_seconds)
         if config.windows or config.weekly:

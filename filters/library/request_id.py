@@ -6,7 +6,8 @@ import time
 import uuid
 from typing import Literal
 
-from filters.library.addresses import matches_identity, parse_networks, parse_source, within
+from filters.library.addresses import check_identities, matches_identity, parse_networks, parse_source, within
+from filters.library.credentials import check_header
 from lateen_filter import FilterConfig, HttpFilter, Request, Response
 
 LONGEST = 256
@@ -45,12 +46,15 @@ class RequestId(HttpFilter):
         """Whether the response carries the id as well."""
 
         def validate(self) -> None:
-            parse_networks(self.internal_addresses)
+            parse_networks(self.internal_addresses, "internalAddresses")
+            check_identities("internalIdentities", self.internal_identities)
+            if self.keep == "always" and (self.internal_addresses or self.internal_identities):
+                raise ValueError("internalAddresses and internalIdentities restrict nothing with keep: always")
             if not 1 <= self.longest <= LONGEST:
                 raise ValueError(f"longest is {self.longest}: between 1 and {LONGEST}")
-            for name in (self.header, *self.copy_to):
-                if not re.fullmatch(r"[A-Za-z0-9-]+", name):
-                    raise ValueError(f"{name!r} is no name for this header: letters, digits and dashes")
+            check_header("header", self.header, written=True)
+            for name in self.copy_to:
+                check_header("copyTo", name, written=True)
 
     config: Config
 

@@ -5,10 +5,10 @@ import re
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from filters.library.credentials import HEADER_NAME
-from filters.library.paths import matches_path
+from filters.library.credentials import check_header
+from filters.library.paths import check_paths, matches_path
 from filters.library.safe_regex import LONGEST_INPUT, check_pattern
-from filters.library.templates import Template, parse_template
+from filters.library.templates import Template, Variable, parse_template
 from lateen_filter import FilterConfig, Headers, HttpFilter, Properties, Request, Response
 
 LONGEST_VALUE = 8192
@@ -28,9 +28,10 @@ VARIABLES = {
     "group": True,
 }
 """What values can refer to, all of the request as it was when the rule was reached."""
-FRAMING = frozenset(
-    {"host", "content-length", "transfer-encoding", "connection", "keep-alive", "proxy-connection", "te", "upgrade"}
-)
+AUTHORITY = re.compile(r"[A-Za-z0-9._~-]+(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](?::[0-9]{1,5})?")
+METHOD = re.compile(r"[A-Z-]+")
+DOTS = re.compile(r"(?:/|\\|%2f|%5c)(?:\.|%2e){2}(?:[/\\;]|%2f|%5c|$)", re.IGNORECASE)
+"""A segment that leads out of its directory, also as a server may decode it."""
 PATH = re.compile(r"/[!-~\x80-\uffff]*")
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -48,10 +49,7 @@ class HeaderChange(FilterConfig):
 
     def validate(self) -> None:
         for name in (self.name, self.to) if self.action == "rename" else (self.name,):
-            if not HEADER_NAME.fullmatch(name):
-                raise ValueError(f"{name!r} is no header name")
-            if name.lower() in FRAMING:
-                raise ValueError(f"{name} cannot be changed here: it says where a message ends or goes")
+            check_header("name" if name == self.name else "to", name, written=True)
         if bool(self.to) != (self.action == "rename"):
             raise ValueError("`to` belongs to rename, and rename needs it")
         if self.value and self.action in ("remove", "rename"):
@@ -69,6 +67,7 @@ class PrefixRewrite(FilterConfig):
         for text in (self.prefix, self.replacement):
             if not PATH.fullmatch(text) or "?" in text or "#" in text:
                 raise ValueError(f"{text!r} is no path: it begins with / and has no ?, # or space")
+        check_paths("prefix", (self.prefix,))
 
 
 class RegexRewrite(FilterConfig):
@@ -107,10 +106,20 @@ class Rule(FilterConfig):
     """Look at no further rule."""
 
     def validate(self) -> None:
-        for pattern in (self.path_regex, *self.headers.values()):
-            if pattern is not None:
-                check_pattern(pattern)
-        parse_template(self.authority, VARIABLES)
+        check_paths("paths", self.paths)
+        for method in self.methods:
+            if not METHOD.fullmatch(method):
+                raise ValueError(f"methods: {method!r} is no method: they are in upper case")
+        for name, pattern in self.headers.items():
+            check_header("headers", name)
+            check_pattern(pattern)
+        if self.path_regex is not None:
+            check_pattern(self.path_regex)
+        groups = group_names(self.path_regex)
+        for text in (self.authority, *(change.value for change in (*self.request, *self.response))):
+            for part in parse_template(text, VARIABLES).parts:
+                if isinstance(part, Variable) and part.name == "group" and part.argument not in groups:
+                    raise ValueError(f"{{group:{part.argument}}} in {text!r} is no group of pathRegex")
 
 
 class Rewrite(HttpFilter):
@@ -149,10 +158,15 @@ class Rewrite(HttpFilter):
                 change.apply(request.headers)
             if compiled.authority:
                 request.authority = clean(compiled.authority.render(look_up))
-            path = rewritten(request.path, compiled.rule)
+                if not AUTHORITY.fullmatch(request.authority):
+                    return Response(400, "bad host\n")
+            before = request.path
+            path = rewritten(before, compiled.rule)
             if path is None:
                 return Response(400, "bad path\n")
-            if path != request.path:
+            if self._regex and len(path) > LONGEST_INPUT:
+                return Response(414, "uri too long\n")
+            if path != before:
                 request.path = path
             if compiled.rule.stop:
                 break
@@ -220,6 +234,11 @@ def compile_rule(rule: Rule) -> CompiledRule:
     return CompiledRule(rule, compiled(rule.request), compiled(rule.response), authority)
 
 
+def group_names(pattern: "re.Pattern[str] | None") -> frozenset[str]:
+    """What {group:...} may name."""
+    return frozenset() if pattern is None else frozenset({*map(str, range(1, pattern.groups + 1)), *pattern.groupindex})
+
+
 class Lookup:
     """Values of a request."""
 
@@ -274,19 +293,19 @@ def rewritten(path: str, rule: Rule) -> str | None:
     """The path after a rule; None if it is none any more."""
     if rule.rewrite_prefix is not None:
         path = replace_prefix(path, rule.rewrite_prefix.prefix, rule.rewrite_prefix.replacement)
-    if rule.rewrite_regex is not None:
-        path = rule.rewrite_regex.pattern.sub(rule.rewrite_regex.replacement, path[:LONGEST_INPUT])
+    if rule.rewrite_regex is not None and len(path) <= LONGEST_INPUT:
+        path = rule.rewrite_regex.pattern.sub(rule.rewrite_regex.replacement, path)
     if rule.rewrite_prefix is None and rule.rewrite_regex is None:
         return path
-    return path if PATH.fullmatch(path) and ".." not in path.split("/") and not set("?#") & set(path) else None
+    return path if PATH.fullmatch(path) and not DOTS.search(path) and not set("?#") & set(path) else None
 
 
 def replace_prefix(path: str, prefix: str, replacement: str) -> str:
-    """`path` with another beginning, if it has that of `prefix`; no slash is doubled or lost."""
+    """`path` with another beginning, if it has that of `prefix`; no slash is doubled or lost, and none leads to another host."""
     if not matches_path(path, (prefix,)):
         return path
-    rest = path[len(prefix) :]
-    return replacement.rstrip("/") + "/" + rest.removeprefix("/") if rest else replacement
+    rest, start = path[len(prefix) :], replacement.rstrip("/")
+    return start + "/" + (rest.removeprefix("/") if start else rest.lstrip("/")) if rest else replacement
 
 
 def clean(value: str) -> str:

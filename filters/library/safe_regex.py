@@ -135,10 +135,26 @@ def _repeat(low: int, most: int, inner: list[Item], follow: frozenset[int], long
     if ways > 1 and most > 1:  # as many ways again for each time round
         ways = ENDLESS if most * ways.bit_length() > ENDLESS.bit_length() * 2 else min(ENDLESS, ways**most)
         steps = min(ENDLESS, steps * ways)
+    elif most > 1 and any(
+        _looks(item) for item in inner
+    ):  # looking ahead takes up no input: it is done again each time
+        steps = min(ENDLESS, steps * most)
     elif most > 1:  # each time round takes up input of its own
         steps = min(steps * most, 2 * longest)
     # What cannot follow a shorter match fails at once there: that is one way.
     return (min(ENDLESS, ways * (most - low + 1)) if first & follow else ways), steps + 1
+
+
+def _looks(item: Item) -> bool:
+    """Whether an item looks ahead or behind, anywhere in it."""
+    operation, argument = str(item[0]), item[1]
+    if operation in ("ASSERT", "ASSERT_NOT"):
+        return True
+    if operation in REPEATS:
+        return any(map(_looks, _items(argument[2])))
+    if operation in ("SUBPATTERN", "ATOMIC_GROUP"):
+        return any(map(_looks, _items(argument[3] if operation == "SUBPATTERN" else argument)))
+    return operation == "BRANCH" and any(_looks(each) for alternative in argument[1] for each in _items(alternative))
 
 
 def _first(items: Sequence[Item]) -> tuple[frozenset[int], bool]:
@@ -216,10 +232,18 @@ def _bounded(code: int) -> int:
 
 def _either_case(codes: set[int]) -> frozenset[int]:
     found = set(codes)
+    if OTHER in codes:
+        found |= FOLDED
+    elif codes & FOLDED:
+        found.add(OTHER)
     for code in codes - {OTHER}:
         letter = chr(code)
         found |= {min(ord(other), OTHER) for other in letter.lower() + letter.upper()}
     return frozenset(found)
+
+
+FOLDED = frozenset(map(ord, "iIkKsS\xb5\xc5\xdf\xe5\xff"))
+"""Letters that letters beyond Latin-1 are taken for when case is ignored, and the other way round."""
 
 
 def _category(text: str) -> frozenset[int]:

@@ -4,6 +4,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from filters.library.credentials import check_header
+
 VARIABLE = re.compile(r"\{\{|\}\}|\{([a-z_]+)(?::([^{}|]{1,200}))?(?:\|([^{}]{0,200}))?\}|[{}]")
 LONGEST = 4096
 
@@ -58,6 +60,8 @@ def parse_template(text: str, known: Mapping[str, bool]) -> Template:
             raise ValueError(f"no such variable in {text!r} at {match.start()} (known: {names}; braces are doubled)")
         if known[name] != (argument is not None):
             raise ValueError(f"{{{name}}} in {text!r} {'needs an' if known[name] else 'takes no'} argument")
+        if name.endswith("header"):
+            check_header(f"{{{name}:...}} in {text!r}", argument)
         parts.append(Variable(name, argument or "", default or ""))
     parts.append(text[end:])
     return Template(tuple(_joined(parts)))

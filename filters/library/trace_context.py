@@ -1,10 +1,10 @@
 """trace-context: W3C trace headers that are valid, in every request."""
 
-import re
 import secrets
 from typing import Literal
 
-from filters.library.addresses import matches_identity, parse_networks, parse_source, within
+from filters.library.addresses import check_identities, matches_identity, parse_networks, parse_source, within
+from filters.library.credentials import check_header
 from filters.library.trace_headers import (
     KEY,
     RANDOM,
@@ -51,7 +51,10 @@ class TraceContext(HttpFilter):
         """Tell the client the trace id in this header."""
 
         def validate(self) -> None:
-            parse_networks(self.trusted_addresses)
+            parse_networks(self.trusted_addresses, "trustedAddresses")
+            check_identities("trustedIdentities", self.trusted_identities)
+            if self.incoming == "continue" and (self.trusted_addresses or self.trusted_identities):
+                raise ValueError("trustedAddresses and trustedIdentities restrict nothing unless incoming is trusted")
             if not 0 <= self.sample_percent <= MOST_PERCENT:
                 raise ValueError(f"samplePercent is {self.sample_percent}: between 0 and {MOST_PERCENT}")
             if not LEAST_STATE <= self.longest_state <= MOST_STATE:
@@ -62,8 +65,8 @@ class TraceContext(HttpFilter):
                 raise ValueError(f"stateKey {self.state_key!r} is no key of tracestate")
             if self.state_value and not VALUE.fullmatch(self.state_value):
                 raise ValueError(f"stateValue {self.state_value!r} is no value of tracestate")
-            if self.response_header and not re.fullmatch(r"[A-Za-z0-9-]+", self.response_header):
-                raise ValueError(f"responseHeader {self.response_header!r} is no header name")
+            if self.response_header:
+                check_header("responseHeader", self.response_header, written=True)
 
     config: Config
 

@@ -8,7 +8,7 @@ MOST_MEMBERS = 32
 LONG_MEMBER = 128
 """Members longer than this go first when a tracestate has to be shortened (3.3.1.5)."""
 SAMPLED, RANDOM = 1, 2
-PARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.{0,400})?")
+PARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 VERSION_0_LENGTH = 55
 KEY = re.compile(r"[a-z0-9][a-z0-9_\-*/]{0,255}|[a-z0-9][a-z0-9_\-*/]{0,240}@[a-z][a-z0-9_\-*/]{0,13}")
 VALUE = re.compile(r"[ -+\--<>-~]{0,255}[!-+\--<>-~]")
@@ -47,16 +47,19 @@ def parse_parent(values: Sequence[str]) -> Parent | None:
 
 
 def parse_state(values: Sequence[str]) -> list[tuple[str, str]] | None:
-    """Members of all tracestate headers in order; None if they are not valid: then they are dropped as a whole (3.3.1)."""
+    """Members of all tracestate headers in order; None if they are not valid: then they are dropped as a whole (3.3.1).
+
+    Of two with the same key the first stays, which is the newer one.
+    """
     members: dict[str, str] = {}
     for part in ",".join(values).split(","):
         member = part.strip(" \t")
         if not member:
             continue  # empty members are allowed
         key, equals, value = member.partition("=")
-        if not equals or key in members or not KEY.fullmatch(key) or not VALUE.fullmatch(value):
+        if not equals or not KEY.fullmatch(key) or not VALUE.fullmatch(value):
             return None
-        members[key] = value
+        members.setdefault(key, value)
         if len(members) > MOST_MEMBERS:
             return None
     return list(members.items())

@@ -45,7 +45,8 @@ RULES = (
         "sqli-tautology",
         CRITICAL,
         r"\b(?:or|and|xor|not)[ (]{1,4}\d{1,10}[ )]{0,4}(?:=|<|>|!=)[=> (]{0,4}\d"
-        r"|['\"`] ?\)? ?(?:or|and|xor|\|\||&&)\W{1,4}\w{0,20}['\"`]? ?(?:[=<>]|like ?['\"`]|is (?:not )?null\b|in ?\(|between ['\"`\d])"
+        r"|['\"`] ?\)? ?(?:or|and|xor|\|\||&&)\W{1,4}\w{0,20}['\"`]? ?[=<>]"
+        r"|['\"`] ?(?:or|and) ['\"`]?\w{1,20}['\"`]? (?:like ['\"`]|is null|is not null|in ?\()"
         r"|['\"`] ?\)? ?(?:or|and|\|\||&&) ?(?:true|not |\d|exists|sleep)",
     ),
     _rule("sqli-comment", CRITICAL, r"['\"`] ?\)? ?(?:--|#) ?$"),

@@ -66,9 +66,26 @@ def test_experiments_are_independent() -> None:
 TWO = [Variant(name="0", weight=1), Variant(name="1", weight=1)]
 
 
-@pytest.mark.parametrize(("number", "variant"), [(0, "0"), (2**63 - 1, "0"), (2**63, "1"), (2**64 - 1, "1")])
-def test_borders(number: int, variant: str) -> None:
-    assert variant_of(number, TWO) == variant
+def test_only_those_move_whom_a_growing_variant_takes() -> None:
+    """A third beside two of the same size takes from both, and none changes from one to the other; order means nothing."""
+
+    def moves(before: dict[str, int], after: dict[str, int]) -> Counter[tuple[str, str]]:
+        old, new = ([Variant(name=name, weight=weight) for name, weight in each.items()] for each in (before, after))
+        pairs = [(variant_of(number, old), variant_of(number, new)) for number in range(5_000)]
+        return Counter(pair for pair in pairs if pair[0] != pair[1])
+
+    third = moves({"a": 50, "b": 50}, {"a": 40, "b": 40, "c": 20})
+    assert set(third) == {("a", "c"), ("b", "c")}
+    assert abs(sum(third.values()) - 1_000) < 150
+    shrinking = moves({"a": 40, "b": 40, "c": 20}, {"a": 20, "b": 40, "c": 20})
+    assert set(shrinking) == {("a", "b"), ("a", "c")}
+    assert not moves({"a": 1, "b": 2, "c": 3}, {"c": 300, "b": 200, "d": 0, "a": 100})
+
+
+def test_variants_never_change() -> None:
+    """Whoever changes these moves users."""
+    three = [*TWO, Variant(name="2", weight=2)]
+    assert "".join(variant_of(number, three) for number in (0, 1, 2, 3, 4, 2**63, 2**64 - 1)) == "1210121"
 
 
 def test_users_stay_where_they_are(either_host: FilterHostFactory) -> None:
@@ -132,6 +149,8 @@ def test_the_first_key_that_is_there_counts(filter_host: FilterHostFactory) -> N
         ({**CONFIG, "stickyCookie": {"name": "a b"}}, "no name of a cookie"),
         ({**CONFIG, "stickyCookie": {"name": "a", "path": "/;x"}}, "no path"),
         ({**CONFIG, "experiment": ""}, "experiment"),
+        ({**CONFIG, "header": "host"}, "header: host"),
+        ({**CONFIG, "keys": [{"kind": "header", "name": "a b"}]}, "name: 'a b'"),
     ],
 )
 def test_bad_configurations(filter_host: FilterHostFactory, config: dict[str, object], reason: str) -> None:

@@ -5,8 +5,8 @@ import hashlib
 import pytest
 
 from filters.library.api_key import ApiKey, Key, consumer_of, known_keys
-from filters.library.credentials import without_cookie, without_parameter
-from filters.library.paths import matches_path
+from filters.library.credentials import spellings, without_cookie, without_parameter
+from filters.library.paths import excepts_path, matches_path
 from lateen_filter import ConfigError
 from lateen_filter.testing import FilterHostFactory
 
@@ -89,6 +89,38 @@ def test_cookies_are_taken_out(header: str, left: str, values: list[str]) -> Non
 
 
 @pytest.mark.parametrize(
+    ("path", "excepted"),
+    [
+        ("/health", True),
+        ("/health/live;v=1", True),
+        ("/health/a.b/..c", True),
+        ("/health/%41", True),
+        ("/healthy", False),
+        ("/health/../admin", False),
+        ("/health/..;/admin", False),
+        ("/health/..%2fadmin", False),
+        ("/health/%2E%2e/admin", False),
+        ("/health/%252e%252e/admin", False),
+        ("/health/..%5Cadmin", False),
+        ("/health\\..\\admin", False),
+        ("/health/..\\admin", False),
+        ("/health//admin", False),
+        ("/health/.", False),
+        ("/health/%00", False),
+    ],
+)
+def test_what_servers_may_read_in_another_way_is_not_excepted(path: str, excepted: bool) -> None:
+    assert excepts_path(path, ["/health"]) is excepted
+    assert not excepts_path(path, [])
+
+
+def test_spellings_of_a_header() -> None:
+    assert spellings("X-Consumer") == ("x-consumer", "x_consumer")
+    assert set(spellings("a-b-c")) == {"a-b-c", "a-b_c", "a_b-c", "a_b_c"}
+    assert spellings("user") == ("user",)
+
+
+@pytest.mark.parametrize(
     ("path", "fits"),
     [
         ("/api", True),
@@ -128,10 +160,13 @@ def test_keys_and_consumers(either_host: FilterHostFactory) -> None:
     )
     assert refused.headers["www-authenticate"] == 'ApiKey realm="api"'
     assert refused.headers["cache-control"] == "no-store"
-    healthy = host.request(path="/health", headers={"x-consumer": "root"}).upstream_request
+    forged = [("x-consumer", "root"), ("X_Consumer", "root"), ("x-consumer", "admin"), ("x-api-key", "key-of-alice")]
+    healthy = host.request(path="/health?key=x&a=1", headers=forged).upstream_request
     assert healthy is not None
-    assert "x-consumer" not in healthy.headers
+    assert not {"x-consumer", "x_consumer", "x-api-key"} & set(healthy.headers)
+    assert healthy.path == "/health?a=1"
     for headers, path in (
+        ([], "/health/..%2fadmin"),
         ([], "/"),
         ([("x-api-key", "old-key")], "/"),
         ([("x-api-key", "")], "/"),
@@ -143,7 +178,7 @@ def test_keys_and_consumers(either_host: FilterHostFactory) -> None:
         ([("authorization", "key-of-alice")], "/"),
     ):
         assert host.request(path=path, headers=headers).status == 401, (headers, path)
-    assert host.metrics["api_key_refused"] == 10
+    assert host.metrics["api_key_refused"] == 11
 
 
 def test_a_scheme(filter_host: FilterHostFactory) -> None:
@@ -179,6 +214,14 @@ def test_the_key_goes_on_if_that_is_wanted(filter_host: FilterHostFactory) -> No
         ({"keys": KEYS, "header": ""}, "where is the key"),
         ({"keys": KEYS, "consumerHeader": "X-Api-Key"}, "of its own"),
         ({"keys": KEYS, "realm": 'a"b'}, "realm"),
+        ({"keys": KEYS, "realm": "a\\"}, "realm"),
+        ({"keys": KEYS, "scheme": "Bearer\r\nx: y"}, "scheme"),
+        ({"keys": KEYS, "cookie": "a b"}, "cookie"),
+        ({"keys": KEYS, "header": "x y"}, "header: 'x y'"),
+        ({"keys": KEYS, "consumerHeader": "host"}, "consumerHeader: host"),
+        ({"keys": KEYS, "consumerHeader": "x_user"}, "consumerHeader: x_user"),
+        ({"keys": KEYS, "consumerHeader": "a-b-c-d-e-f"}, "consumerHeader: a-b-c-d-e-f"),
+        ({"keys": KEYS, "exceptPaths": ["health"]}, "exceptPaths: 'health'"),
     ],
 )
 def test_bad_configurations(filter_host: FilterHostFactory, config: dict[str, object], reason: str) -> None:

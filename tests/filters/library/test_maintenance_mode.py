@@ -132,9 +132,15 @@ def test_a_schedule(filter_host: FilterHostFactory) -> None:
         ({"weekly": [{"start": "24:00", "end": "01:00"}]}, "time of day"),
         ({"weekly": [{"days": ["monday"], "start": "23:00", "end": "01:00"}]}, "one of"),
         ({"status": 200}, "between 400 and 599"),
-        ({"allowAddresses": ["localhost"]}, "localhost"),
+        ({"allowAddresses": ["localhost"]}, "allowAddresses: .*localhost"),
         ({"details": {"error": "x"}}, "details"),
-        ({"retryAfterSeconds": -1}, "negative"),
+        ({"retryAfterSeconds": -1}, "retryAfterSeconds is -1"),
+        ({"allowHeaders": [{"name": "x-pass", "value": ""}]}, r"allowHeaders\[0\]: value"),
+        ({"allowHeaders": [{"name": "x pass", "value": "12345678"}]}, "name: 'x pass'"),
+        ({"allowIdentities": ["ops"]}, "allowIdentities: 'ops'"),
+        ({"paths": ["shop"]}, "paths: 'shop' is no path"),
+        ({"exceptPaths": ["/a/*/b"]}, "exceptPaths: '/a/\\*/b'"),
+        ({"weekly": [{"days": [], "start": "01:00", "end": "02:00"}]}, "days"),
     ],
 )
 def test_bad_configurations(filter_host: FilterHostFactory, config: dict[str, object], reason: str) -> None:

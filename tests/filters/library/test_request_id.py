@@ -127,8 +127,13 @@ def test_addresses_make_a_client_internal_and_never_means_never(filter_host: Fil
     [
         ({"keep": "sometimes"}, "keep"),
         ({"longest": 0}, "longest"),
-        ({"header": "x y"}, "no name"),
-        ({"internalAddresses": ["10.0.0.0/33"]}, "10.0.0.0/33"),
+        ({"header": "x y"}, "header: 'x y' is no header name"),
+        ({"header": "Content-Length"}, "header: Content-Length cannot be changed"),
+        ({"copyTo": ["host"]}, "copyTo: host"),
+        ({"keep": "always", "internalAddresses": ["10.0.0.0/8"]}, "restrict nothing"),
+        ({"internalIdentities": ["cluster.local/ns/a/sa/b"]}, "internalIdentities: .* begins with spiffe://"),
+        ({"internalIdentities": ["spiffe://*/ns/a"]}, "can only be its end"),
+        ({"internalAddresses": ["10.0.0.0/33"]}, "internalAddresses: .*10.0.0.0/33"),
         ({"internalAddresses": ["10.0.0.1/8"]}, "host bits"),
     ],
 )

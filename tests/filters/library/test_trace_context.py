@@ -39,7 +39,7 @@ PARENT = f"00-{TRACE}-{SPAN}-01"
         ([f"{PARENT},{PARENT}"], None),
         ([""], None),
         (["x" * 65536], None),
-        ([f"cc-{TRACE}-{SPAN}-01-" + "x" * 65536], None),
+        ([f"cc-{TRACE}-{SPAN}-01-" + "x" * 65536], PARENT),
         ([], None),
     ],
 )
@@ -68,7 +68,8 @@ def test_traceparent(values: list[str], rendered: str | None) -> None:
         (["foo@=1"], None),
         (["@foo=1"], None),
         (["foo@@bar=1"], None),
-        (["foo=1,foo=2"], None),
+        (["foo=1,foo=2"], "foo=1"),
+        (["foo=1,bar=2", "foo=3,baz=4"], "foo=1,bar=2,baz=4"),
         (["foo"], None),
         (["foo="], None),
         (["foo =1"], None),
@@ -184,6 +185,10 @@ def test_whose_traces_go_on(
         {"stateKey": "a", "stateValue": "b,c"},
         {"samplePercent": 101},
         {"longestState": 100},
+        {"responseHeader": "content-length"},
+        {"trustedAddresses": ["10.0.0.0/8"]},
+        {"trustedIdentities": ["spiffe://td/*"]},
+        {"incoming": "trusted", "trustedIdentities": ["td/ns/a"]},
     ],
 )
 def test_bad_configurations(filter_host: FilterHostFactory, config: dict[str, object]) -> None:
