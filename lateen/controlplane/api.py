@@ -153,6 +153,7 @@ class Api:
         found: Iterable[Diagnostic] = (
             *self._configuration.file_diagnostics,
             *await self._pusher.analysis(),
+            *self._pusher.quarantine.findings(),
             *(d for c in self._pusher.connections.values() if c.snapshot is not None for d in c.snapshot.diagnostics),
         )
         unique = list(dict.fromkeys(found))

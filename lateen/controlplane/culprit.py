@@ -1,6 +1,7 @@
 """Which resource of the mesh a refused Envoy resource is to be blamed on: what is new in it since Envoy last accepted it. Pure."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from typing import NamedTuple
 
 from google.protobuf.message import DecodeError, Message
 
@@ -11,6 +12,13 @@ from lateen.envoyapi.envoy.config.route.v3 import route_components_pb2, route_pb
 from lateen.mesh.metadata import ResourceKey
 
 _KEY_PARTS = 3
+
+
+class Part(NamedTuple):
+    """The routes of a configuration that have one origin, or the virtual hosts (without their routes) that have it."""
+
+    of_routes: bool
+    origin: str
 
 
 def culprits(refused: Blob, accepted: Blob | None) -> tuple[ResourceKey, ...]:
@@ -38,6 +46,39 @@ def suspects(refused: Blob, accepted: Blob | None) -> frozenset[ResourceKey]:
         return frozenset(_keys(origin for data, origin in _parts(refused) if data not in old))
     except DecodeError:
         return frozenset()
+
+
+def parts_of(configuration: route_pb2.RouteConfiguration) -> tuple[Part, ...]:
+    """The parts it consists of, each once, in their order."""
+    found: dict[Part, None] = {}
+    for host in configuration.virtual_hosts:
+        found.update((Part(of_routes=True, origin=_origin(route.metadata)), None) for route in host.routes)
+        found[Part(of_routes=False, origin=_origin(host.metadata))] = None
+    return tuple(found)
+
+
+def keys_of(part: Part) -> frozenset[ResourceKey]:
+    """The resources of the mesh behind it; none behind what is ours."""
+    return frozenset(_keys([part.origin]))
+
+
+def only(configuration: route_pb2.RouteConfiguration, parts: Collection[Part]) -> route_pb2.RouteConfiguration:
+    """The same with only these parts. Routes without their virtual host are in one of no other content."""
+    result = route_pb2.RouteConfiguration()
+    result.CopyFrom(configuration)
+    del result.virtual_hosts[:]
+    for number, host in enumerate(configuration.virtual_hosts):
+        routes = [r for r in host.routes if Part(of_routes=True, origin=_origin(r.metadata)) in parts]
+        if Part(of_routes=False, origin=_origin(host.metadata)) in parts:
+            kept = result.virtual_hosts.add()
+            kept.CopyFrom(host)
+            del kept.routes[:]
+        elif routes:
+            kept = result.virtual_hosts.add(name=host.name, domains=[f"{number}.invalid"])
+        else:
+            continue
+        kept.routes.extend(routes)
+    return result
 
 
 def _parts(blob: Blob) -> Iterator[tuple[bytes, str]]:

@@ -24,6 +24,7 @@ from lateen.controlplane.plugin_keeper import PluginKeeper
 from lateen.controlplane.plugin_memory import RememberedTrial
 from lateen.controlplane.plugin_trial import EnvoyTrial
 from lateen.controlplane.push import Debounce, Pusher
+from lateen.controlplane.quarantine_memory import QuarantineMemory
 from lateen.controlplane.report import Reporter
 from lateen.controlplane.server import AdsServer, ServerLimits
 from lateen.controlplane.settings import Settings, parse_settings
@@ -92,6 +93,7 @@ class ControlPlane:
             events=self.events,
             debounce=Debounce(settings.debounce_quiet, settings.debounce_longest),
             viewed=self._viewed,
+            memory=QuarantineMemory(settings.state_file.with_name("quarantine.json")),
         )
         self.configuration = Configuration(
             inventory,

@@ -6,7 +6,7 @@ whose snapshot cannot be built keeps its last one; both are logged, counted and 
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +16,8 @@ import structlog
 
 from lateen.clock import Clock
 from lateen.controlplane.authentication import Denied, check_registered
+from lateen.controlplane.blame import Blame
+from lateen.controlplane.blobs import Blob
 from lateen.controlplane.connection import Connection
 from lateen.controlplane.culprit import suspects
 from lateen.controlplane.events import Events
@@ -23,6 +25,9 @@ from lateen.controlplane.gate import GATE_SECONDS, HELD, all_taken, needed_polic
 from lateen.controlplane.metrics import Metrics
 from lateen.controlplane.proxy import Proxy
 from lateen.controlplane.quarantine import Quarantine
+from lateen.controlplane.quarantine_memory import QuarantineMemory
+from lateen.controlplane.report import OriginPlace
+from lateen.controlplane.route_trial import Guilty, RouteTrial, try_routes
 from lateen.controlplane.session import Refused
 from lateen.controlplane.snapshot import Snapshot
 from lateen.controlplane.translator import Translator
@@ -72,8 +77,13 @@ class Pusher:
         events: Events,
         debounce: Debounce | None = None,
         viewed: Callable[[MeshView], Awaitable[None]] | None = None,
+        trial: RouteTrial = try_routes,
+        memory: QuarantineMemory | None = None,
     ) -> None:
-        """Prepare; `resources` and `mesh` give the newest state whenever a view is built; what `viewed` does comes before its push."""
+        """Prepare; `resources` and `mesh` give the newest state whenever a view is built; what `viewed` does comes before its push.
+
+        `memory` keeps over restarts what is set aside, `trial` finds out what must be when nothing is known of a proxy.
+        """
         self._viewed = viewed
         self._translator = translator
         self._resources = resources
@@ -97,6 +107,10 @@ class Pusher:
         self._was_synced = False
         self._deciding = False
         self.quarantine = Quarantine()
+        self._memory = memory
+        if memory is not None:
+            memory.restore(self.quarantine)
+        self._blame = Blame(trial, self.quarantine, self._wanted, self._tried)
         self.view: MeshView | None = None
         self.view_errors: dict[str, str] = {}
         self.connections: dict[int, Connection] = {}
@@ -139,6 +153,7 @@ class Pusher:
         since = self._clock.monotonic() if since is None else since
         resources, mesh = self.quarantine.admit(self._resources()), self._mesh()
         view = await self._in_worker(self._build_view, resources, mesh)
+        self._remember()
         if view is None:
             return
         self.view = view
@@ -161,6 +176,7 @@ class Pusher:
 
     async def close(self) -> None:
         """Stop computing."""
+        self._blame.close()
         for timer in self._timers:
             timer.cancel()
         self._worker.shutdown(wait=False, cancel_futures=True)
@@ -208,15 +224,46 @@ class Pusher:
             self._judge()
 
     def refused(self, event: Refused) -> None:
-        """Envoy refused something: go on with the versions before of the resources of the mesh behind it, if these are known."""
-        keys = sorted(suspects(event.blob, event.accepted))
-        if aside := self.quarantine.hold(keys, event.blob, event.accepted, event.message):
-            named = ", ".join(map(str, aside))
-            self._log.warning("set aside until it changes, its version before stays", resources=named)
-            self.changed("quarantine")
-            if not self._deciding and self.quarantine.undecided:
-                self._deciding = True
-                self._start_timer(self._decide())
+        """Envoy refused something: go on with the versions before of the resources of the mesh behind it.
+
+        They are known by what is new to the proxy, or must be looked for when it is not known what it had.
+        """
+        keys = suspects(event.blob, event.accepted)
+        if keys:
+            self._set_aside(keys, event, event.message)
+        else:
+            self._blame.look_for(event)
+
+    def _tried(self, event: Refused, parts: Sequence[Guilty]) -> None:
+        for keys, words in parts:
+            self._set_aside(keys, event, words, tried=True)
+
+    def _wanted(self, blob: Blob) -> bool:
+        snapshots = (connection.snapshot for connection in self.connections.values())
+        return any(s is not None and s.resources.get(blob.type_url, {}).get(blob.name) is blob for s in snapshots)
+
+    def _set_aside(self, keys: Iterable[ResourceKey], event: Refused, words: str, *, tried: bool = False) -> None:
+        aside = self.quarantine.hold(sorted(keys), event.blob, event.accepted, words, tried=tried)
+        if not aside:
+            return
+        for held in self.quarantine.refusals[-len(aside) :]:
+            place = OriginPlace.of(held.located)
+            known = self.quarantine.before(held.located.resource.key) is not None
+            self._log.warning(
+                "set aside until it changes, " + ("its version before stays" if known else "it is left out"),
+                **place.to_dict(),
+                message=words,
+            )
+        self._remember()
+        self.changed("quarantine")
+        if not self._deciding and self.quarantine.undecided:
+            self._deciding = True
+            self._start_timer(self._decide())
+
+    def _remember(self) -> None:
+        """At once, so that no moment of a crash forgets what is in effect; nothing happens when nothing has changed."""
+        if self._memory is not None:
+            self._memory.save(self.quarantine)
 
     async def _decide(self) -> None:
         """Find the one to blame of several even if some proxy never answers."""

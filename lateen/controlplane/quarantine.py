@@ -6,9 +6,10 @@ of them are set aside and let out again, fewer at a time with every refusal, unt
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lateen.controlplane.blobs import Blob
+from lateen.mesh.diagnostics import Diagnostic, Severity
 from lateen.mesh.loader import Located
 from lateen.mesh.metadata import ResourceKey
 
@@ -45,8 +46,12 @@ class Quarantine:
         now = {located.resource.key: located for located in resources}
         for key, held in list(self._held.items()):
             present = now.get(key)
+            if present is None:
+                self._before.pop(key, None)
             if present is None or present.resource != held.located.resource:
                 del self._held[key]
+            elif present is not held.located:
+                self._held[key] = replace(held, located=present)  # the same, on another line
         for key, located in self._present.items():
             if key not in now:
                 self._before.pop(key, None)
@@ -64,10 +69,17 @@ class Quarantine:
         self._proven = dict(self._present)
 
     def hold(
-        self, keys: Iterable[ResourceKey], refused: Blob, accepted: Blob | None, message: str
+        self, keys: Iterable[ResourceKey], refused: Blob, accepted: Blob | None, message: str, *, tried: bool = False
     ) -> tuple[ResourceKey, ...]:
-        """Set aside the present versions of those `keys` that may be to blame. Returns which: none if they are already, or too many are."""
-        new = {key: self._present[key] for key in keys if key not in self._held and self._may_be_to_blame(key)}
+        """Set aside the present versions of those `keys` that may be to blame. Returns which: none if they are already, or too many are.
+
+        `tried`: an Envoy has refused just these, so that it does not count that others, which need them less, took them.
+        """
+        new = {
+            key: self._present[key]
+            for key in keys
+            if key in self._present and key not in self._held and (tried or self._may_be_to_blame(key))
+        }
         if len(self._held) + len(new) > MAX_QUARANTINED:
             return ()
         for key, present in new.items():
@@ -76,8 +88,20 @@ class Quarantine:
         return tuple(new)
 
     def _may_be_to_blame(self, key: ResourceKey) -> bool:
-        present, proven = self._present.get(key), self._proven.get(key)
-        return present is not None and (proven is None or proven.resource != present.resource)
+        proven = self._proven.get(key)
+        return proven is None or proven.resource != self._present[key].resource
+
+    def before(self, key: ResourceKey) -> Located | None:
+        """The version that is used while this one is set aside; None: none is known, it is left out."""
+        return self._before.get(key)
+
+    def restore(self, held: Quarantined, before: Located | None) -> None:
+        """Take over from the run before what was set aside; it stays so while it is the same."""
+        key = held.located.resource.key
+        if len(self._held) < MAX_QUARANTINED:
+            self._held[key] = held
+            if before is not None:
+                self._before[key] = before
 
     @property
     def undecided(self) -> tuple[ResourceKey, ...]:
@@ -95,3 +119,23 @@ class Quarantine:
     def refusals(self) -> tuple[Quarantined, ...]:
         """What is set aside, in the order it happened."""
         return tuple(self._held.values())
+
+    def findings(self) -> tuple[Diagnostic, ...]:
+        """Those that are certain, as users see mistakes (LTN0306)."""
+        return tuple(self._finding(held) for held in self._held.values() if held.alone)
+
+    def _finding(self, held: Quarantined) -> Diagnostic:
+        source, key = held.located.source, held.located.resource.key
+        place = source.position(())
+        known = self._before.get(key) is not None
+        return Diagnostic(
+            "LTN0306",
+            Severity.ERROR,
+            f"envoy refuses what becomes of it: {held.message}",
+            resource=str(key),
+            file=source.file,
+            line=place.line,
+            column=place.column,
+            hint=f"correct it: until then {'its version before is used' if known else 'it is left out'}",
+            source_line=source.line_text(place.line),
+        )

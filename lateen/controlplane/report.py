@@ -10,7 +10,7 @@ from lateen.controlplane.connection import Connection
 from lateen.controlplane.culprit import culprits
 from lateen.controlplane.events import Events
 from lateen.controlplane.metrics import SHORT_NAMES, Metrics, label_of
-from lateen.controlplane.names import ECDS
+from lateen.controlplane.names import ECDS, RDS
 from lateen.controlplane.session import SERVED, Acked, Event, Nacked, NotServed, Refused
 from lateen.mesh.kinds import ResourceKey
 from lateen.mesh.loader import Located
@@ -36,8 +36,13 @@ class OriginPlace:
 
 
 def place_of(blob: Blob, accepted: Blob | None, view: MeshView | None) -> OriginPlace:
-    """Where the likeliest origin of what is wrong in a refused resource stands; `accepted` is the version before it."""
+    """Where the likeliest origin of what is wrong in a refused resource stands; `accepted` is the version before it.
+
+    Empty when nothing makes one of several likelier: a route configuration of which no version before is known.
+    """
     keys = culprits(blob, accepted)
+    if blob.type_url == RDS and accepted is None and len(keys) > 1:
+        return OriginPlace()
     for key in keys:
         source = view.source(key) if view is not None else None
         if source is not None:

@@ -92,6 +92,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "LTN0303": "a CUSTOM policy names a provider that cannot be asked, so what it matches is denied",
         "LTN0304": "a label names an enforcement engine that does not exist",
         "LTN0305": "a policy that no engine can enforce, so its workloads deny everything",
+        "LTN0306": "what becomes of a resource is refused by Envoy, so its version before is used, or none",
         # ours: plugins (controlplane)
         "LTN0401": "the module of a plugin cannot be had, or is not the one that sha256 names",
         "LTN0402": "the module of a plugin cannot run in Envoy",

@@ -1,10 +1,15 @@
 """One resource that Envoy refuses is set aside; who is to blame is found by what is new."""
 
+from pathlib import Path
+
+import pytest
+
 from lateen.controlplane.blobs import Blob, Blobs
 from lateen.controlplane.culprit import culprits, suspects
 from lateen.controlplane.names import CDS, RDS
 from lateen.controlplane.protos import metadata
 from lateen.controlplane.quarantine import Quarantine
+from lateen.controlplane.quarantine_memory import QuarantineMemory
 from lateen.envoyapi.envoy.config.route.v3 import route_components_pb2, route_pb2
 from lateen.mesh.kinds import ResourceKey
 from lateen.mesh.loader import Located, load_text
@@ -72,8 +77,9 @@ def test_the_version_before_stays_until_it_changes() -> None:
     assert quarantine.hold([bad.resource.key], BLOB, None, "no")
     assert not quarantine.hold([bad.resource.key], BLOB, None, "no"), "once"
     assert quarantine.admit([bad, other]) == (good, other)
-    assert quarantine.admit([service("a", 81), other]) == (good, other), "read again, and the same"
-    assert [q.located for q in quarantine.refusals] == [bad]
+    again = service("a", 81)
+    assert quarantine.admit([again, other]) == (good, other), "read again, and the same"
+    assert [q.located for q in quarantine.refusals] == [again], "it may stand on another line now"
     mended = service("a", 82)
     assert quarantine.admit([mended, other]) == (mended, other)
     assert quarantine.refusals == ()
@@ -117,6 +123,73 @@ def test_what_every_proxy_has_taken_is_not_to_blame() -> None:
     assert quarantine.hold(both, BLOB, None, "no") == (bad.resource.key,)
     assert quarantine.undecided == ()
     assert quarantine.admit([service_, bad]) == (service_,)
+
+
+def test_what_an_envoy_refused_alone_is_to_blame_whoever_took_it() -> None:
+    quarantine = Quarantine()
+    bad = service("a", 80)
+    quarantine.admit([bad])
+    quarantine.proven()
+    assert not quarantine.hold([bad.resource.key], BLOB, None, "no")
+    assert quarantine.hold([bad.resource.key], BLOB, None, "no", tried=True) == (bad.resource.key,)
+
+
+def test_what_is_certain_is_a_finding() -> None:
+    quarantine = Quarantine()
+    good, bad, new = service("a", 80), service("a", 81), service("b", 80)
+    quarantine.admit([good])
+    quarantine.admit([bad, new])
+    quarantine.hold([bad.resource.key], BLOB, None, "no such thing")
+    quarantine.hold([new.resource.key], BLOB, None, "nor this")
+    first, second = quarantine.findings()
+    assert (first.code, first.resource, first.file, first.line) == ("LTN0306", "Service/default/a", "a.yaml", 1)
+    assert "no such thing" in first.message
+    assert (first.hint, second.hint) == (
+        "correct it: until then its version before is used",
+        "correct it: until then it is left out",
+    )
+
+
+def test_one_of_several_is_no_finding_yet() -> None:
+    quarantine = Quarantine()
+    both = [service("a", 80), service("b", 80)]
+    quarantine.admit(both)
+    assert len(quarantine.hold([each.resource.key for each in both], BLOB, None, "no")) == 2
+    assert quarantine.findings() == ()
+
+
+def test_what_is_set_aside_outlives_a_restart(tmp_path: Path) -> None:
+    file = tmp_path / "quarantine.json"
+    memory, quarantine = QuarantineMemory(file), Quarantine()
+    good, bad, new, other = service("a", 80), service("a", 81), service("b", 80), service("c", 80)
+    quarantine.admit([good, other])
+    quarantine.admit([bad, new, other])
+    quarantine.hold([bad.resource.key], BLOB, None, "no")
+    quarantine.hold([new.resource.key], BLOB, None, "nor this")
+    memory.save(quarantine)
+    assert file.stat().st_mode & 0o777 == 0o600
+    after = Quarantine()
+    QuarantineMemory(file).restore(after)
+    assert [located.resource for located in after.admit([bad, new, other])] == [good.resource, other.resource]
+    assert [(q.located, q.refused.name, q.message) for q in after.refusals] == [
+        (bad, "http_proxy", "no"),
+        (new, "http_proxy", "nor this"),
+    ]
+    mended = service("a", 82)
+    assert after.admit([mended, new, other]) == (mended, other)
+    memory.save(after)
+    third = Quarantine()
+    QuarantineMemory(file).restore(third)
+    assert [q.located.resource for q in third.refusals] == [new.resource]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "[{}]", '{"a": 1}'])
+def test_a_damaged_memory_counts_as_empty(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "quarantine.json"
+    file.write_text(text)
+    quarantine = Quarantine()
+    QuarantineMemory(file).restore(quarantine)
+    assert quarantine.refusals == ()
 
 
 def to_blame(bad: set[str], of: int) -> tuple[set[str], int]:

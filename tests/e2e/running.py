@@ -201,8 +201,8 @@ def reaper_of(runner: int) -> int:
     return next((pid for pid in children if "reaper.py" in command_line(pid)), 0)
 
 
-def start(directory: Path, home: Path, *arguments: str) -> RunningMesh:
-    """Start `lateen up` interactively and wait until it says that it is ready."""
+def start(directory: Path, home: Path, *arguments: str, says: bytes = b"ready in") -> RunningMesh:
+    """Start `lateen up` interactively and wait until it says that it is ready (or something else)."""
     output = home / "output.txt"
     with output.open("wb") as file:
         process = subprocess.Popen(
@@ -210,7 +210,7 @@ def start(directory: Path, home: Path, *arguments: str) -> RunningMesh:
         )
     try:
         until(
-            lambda: b"ready in" in output.read_bytes() or process.poll() is not None,
+            lambda: says in output.read_bytes() or process.poll() is not None,
             START_SECONDS,
             "lateen up is ready",
         )
