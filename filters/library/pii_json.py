@@ -16,8 +16,9 @@ ESCAPED = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)+"')
 ESCAPED_KEY = re.compile(r'("[^"\\]*(?:\\.[^"\\]*)+")[ \t\r\n]*:')
 SPACE = re.compile(r"[ \t\r\n]*")
 SCALAR = re.compile(r"[^\s,\]}]+")
+NUMBER = frozenset("0123456789+-.eE")
 BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]]')
-NUL = "\0"
+NUL, MARK = "\0", "\ufeff"
 CANDIDATE = re.compile("[@0-9]")
 """In everything the finders find, escaped or not."""
 LONGEST_GLOB = 64
@@ -43,6 +44,8 @@ def redact_json(
     `finders` are those of pii_patterns: they look into strings, names of fields and numbers; `custom` ones into strings and names.
     UnreadableError if it is no JSON.
     """
+    mark = MARK if text.startswith(MARK) else ""
+    text = text.removeprefix(MARK)
     try:
         json.loads(text, parse_int=str, parse_float=str)  # numbers of any length
     except RecursionError:
@@ -51,7 +54,7 @@ def redact_json(
         raise UnreadableError(f"not JSON: {error}") from None
     text, masked = _redact_fields(text, fields, masks) if fields else (text, 0)
     text, found = _redact_found(text, finders, custom, masks) if finders or custom else (text, 0)
-    return text, masked + found
+    return mark + text, masked + found
 
 
 def _redact_fields(text: str, fields: "re.Pattern[str]", masks: Masks) -> tuple[str, int]:
@@ -121,7 +124,12 @@ def _redact_found(text: str, finders: Sequence[Finder], custom: Sequence[Finder]
         count += 1
         if quotes % 2:
             changes.append((start, end, mask[1:-1]))
-        else:  # a number becomes a string
-            changes.append((start - (plain[start - 1 : start] == "-"), end, mask))
+        else:  # a number becomes a string, as a whole
+            while start > 0 and plain[start - 1] in NUMBER:
+                start -= 1  # noqa: PLW2901
+            while end < len(plain) and plain[end] in NUMBER:
+                end += 1  # noqa: PLW2901
+            if not changes or changes[-1][1] < end:
+                changes.append((start, end, mask))
     changes.sort()
     return replaced(text, changes), count

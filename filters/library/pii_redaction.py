@@ -3,8 +3,9 @@
 import re
 from typing import Literal
 
+from filters.library.content_types import content_type, readable
 from filters.library.credentials import denied
-from filters.library.paths import matches_path
+from filters.library.paths import AMBIGUOUS, check_paths, matches_path
 from filters.library.pii_json import UnreadableError, field_pattern, redact_json
 from filters.library.pii_patterns import FINDERS, Masks, finder_of, redact_text
 from filters.library.safe_regex import UnsafePatternError, worst_case
@@ -15,11 +16,14 @@ MOST_KEPT = 4
 MOST_WIDTH, MOST_STEPS = 256, 2000
 """Of a pattern, for each character of a body."""
 MOST_FIELDS, MOST_PATTERNS = 200, 20
-NO_BODY = frozenset({204, 304})
+NO_BODY, PARTIAL = frozenset({204, 304}), 206
+JSON, JSON_LINES = (
+    ("application/json", "text/json", "text/x-json", "application/x-json"),
+    ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/jsonlines"),
+)
+ENDLESS = ("text/event-stream", "multipart/x-mixed-replace")
 LOST = ("content-md5", "digest", "content-digest", "repr-digest", "accept-ranges")
 """Headers that speak of the body as it was."""
-ENCODINGS = frozenset({"utf-8", "us-ascii", "ascii", "iso-8859-1", "iso-8859-15", "windows-1252", "latin1", ""})
-"""In which what is looked for looks the same."""
 redacted = Counter("pii_redaction_redacted")
 refused = Counter("pii_redaction_refused")
 passed_unread = Counter("pii_redaction_passed_unread")
@@ -61,13 +65,17 @@ class PiiRedaction(HttpFilter):
         """Digits of cards, IBANs and SSNs that stay, at most 4."""
         paths: tuple[str, ...] = ("/",)
         """Whose responses are looked at: whole segments, a `*` at the end for any ending."""
-        content_types: tuple[str, ...] = ("application/json", "application/*+json", "application/x-ndjson", "text/*")
-        """Which bodies are looked at; others, and those without a type, pass."""
+        content_types: tuple[str, ...] = (
+            "application/json", "application/*+json", *JSON_LINES, "text/*", "application/xml", "application/*+xml",
+            "application/yaml", "application/x-yaml", "application/javascript",
+        )  # fmt: skip
+        """Which bodies are looked at; others, and those without a type, pass. A `*` is anything, by itself also no type."""
         longest_body: int = 1024 * 1024
         """Bytes. Envoy buffers 1 MiB unless it is told otherwise."""
         too_large: Literal["refuse", "pass"] = "refuse"
+        """Also bodies that do not end: text/event-stream."""
         encoded: Literal["refuse", "pass"] = "refuse"
-        """A content-encoding (gzip), or a character set other than UTF-8 and Latin ones."""
+        """A content-encoding (gzip), a character set other than UTF-8 and Latin ones, or a part of a body (206)."""
         malformed: Literal["refuse", "pass"] = "refuse"
         """What is said to be JSON and is not, or is nested too deeply."""
 
@@ -81,6 +89,12 @@ class PiiRedaction(HttpFilter):
             for name in self.fields_to_mask:
                 if not name.strip("*") or '"' in name or "\\" in name or name.count("*") > 2:  # noqa: PLR2004
                     raise ValueError(f"field {name!r}: a name without quotes and backslashes, with two * at most")
+            check_paths("paths", self.paths)
+            for kind in self.content_types:
+                if not kind or kind != kind.lower() or kind.count("*") > 1 or ";" in kind:
+                    raise ValueError(f"contentTypes: {kind!r}: lower case, no parameters, one * at most")
+            if any(letter < " " for letter in self.mask):
+                raise ValueError("mask: no control characters")
             if not (self.fields_to_mask or self.patterns or self.custom_patterns):
                 raise ValueError("there is nothing to look for")
 
@@ -94,7 +108,7 @@ class PiiRedaction(HttpFilter):
         self._masks = Masks(config.mask, config.keep_last)
 
     def on_request(self, request: Request) -> None:
-        if matches_path(request.path, self.config.paths):
+        if covered(request.path, self.config.paths):
             for name in ("accept-encoding", "range", "if-range"):
                 request.headers.pop(name, None)
 
@@ -102,14 +116,16 @@ class PiiRedaction(HttpFilter):
         config, headers = self.config, response.headers
         kind, charset = content_type(headers.get("content-type", ""))
         if (
-            not matches_path(request.path, config.paths)
+            not covered(request.path, config.paths)
             or not matches_type(kind, config.content_types)
             or request.method == "HEAD"
             or response.status in NO_BODY
         ):
             return None
-        if headers.get("content-encoding", "identity") not in ("identity", "") or charset not in ENCODINGS:
-            return unreadable(config.encoded, "is encoded")
+        if not readable(headers.get("content-encoding", ""), charset) or response.status == PARTIAL:
+            return unreadable(config.encoded, "is encoded or a part")
+        if kind in ENDLESS:
+            return unreadable(config.too_large, "does not end")
         if too_long(headers.get("content-length", ""), config.longest_body):
             return unreadable(config.too_large, "is too large")
         try:
@@ -132,9 +148,14 @@ class PiiRedaction(HttpFilter):
         return None
 
     def _redact(self, text: str, kind: str) -> tuple[str, int]:
-        if kind == "application/json" or kind.endswith("+json"):
+        if kind in JSON or kind.endswith("+json"):
             return redact_json(text, self._fields, self._finders, self._custom, self._masks)
-        if kind in ("application/x-ndjson", "application/jsonl"):
+        if kind not in JSON_LINES and text.lstrip("\ufeff \t\r\n")[:1] in ("{", "["):
+            try:  # JSON by another name
+                return redact_json(text, self._fields, self._finders, self._custom, self._masks)
+            except UnreadableError:
+                pass
+        if kind in JSON_LINES:
             lines = [
                 redact_json(line, self._fields, self._finders, self._custom, self._masks) if line.strip() else (line, 0)
                 for line in text.split("\n")
@@ -158,15 +179,9 @@ def too_long(length: str, longest: int) -> bool:
     return length.isascii() and length.isdigit() and int(length[:20]) > longest
 
 
-def content_type(header: str) -> tuple[str, str]:
-    """Type and character set, in lower case."""
-    kind, _, parameters = header.lower().partition(";")
-    charset = ""
-    for parameter in parameters.split(";"):
-        name, _, value = parameter.strip().partition("=")
-        if name == "charset":
-            charset = value.strip('"')
-    return kind.strip(), charset
+def covered(path: str, patterns: "tuple[str, ...]") -> bool:
+    """Whether a path is under one of the patterns, or may be to a server that reads it in another way."""
+    return matches_path(path, patterns) or AMBIGUOUS.search(path) is not None
 
 
 def matches_type(kind: str, patterns: "tuple[str, ...]") -> bool:

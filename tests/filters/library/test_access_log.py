@@ -22,6 +22,9 @@ SECRET = frozenset({"token", "password"})
         ("t%6Fken=x", "t%6Fken=[redacted]"),
         ("tokens=x&mytoken=y", "tokens=x&mytoken=y"),
         ("token", "token"),
+        ("a=1;token=x", "a=1;token=[redacted]"),
+        ("next=/login?token=x&a=1", "next=/login?token=[redacted]&a=1"),
+        ("a=1#token=x", "a=1#token=[redacted]"),
         ("password=a&password=b", "password=[redacted]&password=[redacted]"),
     ],
 )
@@ -64,11 +67,15 @@ def test_lines(either_host: FilterHostFactory) -> None:
         "took": "{duration_ms}",
         "at": "{time}",
         "constant": "{{gateway}}",
+        "referer": "{header:referer}",
+        "location": "{response_header:Location}",
     }
     host = either_host(
         AccessLog,
         {"entries": entries, "redactHeaders": ["X-Secret"], "longestValue": 100},
-        upstream=lambda _: Response(201, "made", {"set-cookie": "a=b", "content-type": "text/plain"}),
+        upstream=lambda _: Response(
+            201, "made", {"set-cookie": "a=b", "content-type": "text/plain", "location": "/x#access_token=t&a=1"}
+        ),
     )
     trace = "0af7651916cd43dd8448eb211c80319c"
     headers = {
@@ -76,6 +83,7 @@ def test_lines(either_host: FilterHostFactory) -> None:
         "x-secret": "y",
         "cookie": "s=1",
         "traceparent": f"00-{trace}-b7ad6b7169203331-01",
+        "referer": "https://a/b?q=1&password=x",
     }
     host.request("PUT", "/a?b=1&token=t", headers=headers, body=b"x")
     (line,) = _lines(host)
@@ -96,6 +104,8 @@ def test_lines(either_host: FilterHostFactory) -> None:
         "type": "text/plain",
         "session": "1",
         "constant": "{gateway}",
+        "referer": "https://a/b?q=1&password=[redacted]",
+        "location": "/x#access_token=[redacted]&a=1",
     }
     host.request(headers={"x-user": "a" * 60_000})
     host.request(headers={"x-user": 'eve", "status": 200}\udcff'})
@@ -145,6 +155,11 @@ def test_sampling_keeps_errors_and_whole_traces(filter_host: FilterHostFactory) 
         ({"entries": {"": "x"}}, "characters"),
         ({"samplePercent": 101}, "samplePercent"),
         ({"longestValue": 0}, "longestValue"),
+        ({"entries": {"a": "{header:a b}"}}, "entries.a: "),
+        ({"entries": {"caf\u00e9": "x"}}, "entries: the name"),
+        ({"redactHeaders": ["a b"]}, "redactHeaders"),
+        ({"alwaysStatus": 99}, "alwaysStatus"),
+        ({"alwaysSlowerMs": -1}, "alwaysSlowerMs"),
     ],
 )
 def test_bad_configurations(filter_host: FilterHostFactory, config: dict[str, object], reason: str) -> None:

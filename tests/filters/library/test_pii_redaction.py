@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from filters.library.content_types import content_type, readable
 from filters.library.pii_json import UnreadableError, field_pattern, redact_json
 from filters.library.pii_patterns import FINDERS, IBAN_LENGTHS, Masks, find_all, iban, luhn, redact_text
-from filters.library.pii_redaction import PiiRedaction, content_type, matches_type
+from filters.library.pii_redaction import PiiRedaction, covered, matches_type
 from lateen_filter import ConfigError, Response
 from lateen_filter.testing import FilterHostFactory, UpstreamRequest
 from tests.fuzzing import examples
@@ -98,6 +99,10 @@ JSON_CASES = [
     ('"bob@example.com"', '"#"'),
     ("4111111111111111", '"#"'),
     ("[]", "[]"),
+    ('{"n":4111111111111111.0, "m": -4111111111111111.5e1,"o":1.5e-4111111111111111}', '{"n":"#", "m": "#","o":"#"}'),
+    ("[4222222222222.4222222222222]", '["#"]'),
+    ('\ufeff{"a": "bob@example.com"}', '\ufeff{"a": "#"}'),
+    ('{"password": -1.5e3, "b": 1}', '{"password": "#", "b": 1}'),
     ('{"a": "gr\u00fcn \u2713 bob@example.com"}', '{"a": "gr\u00fcn \u2713 #"}'),
 ]  # fmt: skip
 
@@ -106,7 +111,7 @@ JSON_CASES = [
 def test_json_is_changed_where_it_must_and_nowhere_else(text: str, expected: str) -> None:
     new, _ = redact_json(text, field_pattern(["password", "*_token"]), ALL, (), MASKS)
     assert new == expected
-    json.loads(new)
+    json.loads(new.removeprefix("\ufeff"))
 
 
 NO_JSON = [
@@ -115,6 +120,7 @@ NO_JSON = [
     "{'a': 1}",
     '{"a": "bob@example.com"',
     "nul",
+    "\ufeff" * 100_000,
     "[" * 100_000,
     '{"a":' * 50_000 + "1" + "}" * 50_000,
     '"\x01"',
@@ -177,7 +183,30 @@ def _simple(value: object) -> object:
 )
 def test_content_types(header: str, kind: str, charset: str, fits: bool) -> None:
     assert content_type(header) == (kind, charset)
+    assert readable("", charset)
     assert matches_type(kind, ("application/json", "application/*+json", "text/*")) is fits
+
+
+def test_what_can_be_read_as_it_stands() -> None:
+    for encoding, charset in (("", "utf8"), ("identity", "iso-8859-2"), (" Identity ", "windows-1251")):
+        assert readable(encoding, charset)
+    for encoding, charset in (
+        ("gzip", ""),
+        ("GZIP", "utf-8"),
+        ("identity, br", ""),
+        ("", "utf-16"),
+        ("", "utf-7"),
+        ("", "ibm037"),
+    ):
+        assert not readable(encoding, charset)
+
+
+@pytest.mark.parametrize(
+    "path", ["/a", "/a/b", "//a", "/x/../a", "/x/%2e%2e/a", "/x%2f..%2fa", "/x/..;/a", "/x\\..\\a"]
+)
+def test_no_spelling_of_a_path_gets_around_it(path: str) -> None:
+    assert covered(path, ("/a",))
+    assert not covered("/x/a", ("/a",))
 
 
 def _upstream(request: UpstreamRequest) -> Response:
@@ -195,6 +224,11 @@ def _upstream(request: UpstreamRequest) -> Response:
         "/lines": ("application/x-ndjson", b'{"a": "bob@example.com"}\n{"b": 1}\n'),
         "/empty": ("application/json", b""),
         "/bytes": ("text/plain", b"\xff\xfe bob@example.com \x80"),
+        "/plain": ("text/plain", b' {"password": "x", "a": "bob\\u0040example.com"}'),
+        "/brace": ("text/html", b"{not json: bob@example.com"),
+        "/odd": ("text/json; charset=utf8", b'{"password": "x"}'),
+        "/xml": ("application/xml", b"<a>bob@example.com</a>"),
+        "/events": ("text/event-stream", b"data: bob@example.com\n\n"),
     }
     headers = {
         "content-digest": "sha-256=:x:",
@@ -207,6 +241,8 @@ def _upstream(request: UpstreamRequest) -> Response:
             gzip.compress(b'{"a": "bob@example.com"}'),
             headers | {"content-type": "application/json", "content-encoding": "gzip"},
         )
+    if request.path == "/part":
+        return Response(206, b"ob@example.com", headers | {"content-type": "text/plain"})
     kind, body = sent[request.path]
     return Response(200, body, headers | {"content-type": kind})
 
@@ -229,18 +265,22 @@ def test_bodies_are_redacted_and_what_cannot_be_read_is_refused(either_host: Fil
         ("/clean", b'{ "a":1 }'),
         ("/image", b"bob@example.com"),
         ("/empty", b""),
+        ("/plain", b' {"password": "#", "a": "#"}'),
+        ("/brace", b"{not json: #"),
+        ("/odd", b'{"password": "#"}'),
+        ("/xml", b"<a>#</a>"),
     ):
         answer = host.request(path=path)
         assert (answer.status, answer.body) == (200, body)
     assert host.request(path="/clean").headers["content-digest"] == "sha-256=:x:"
-    for path in ("/broken", "/gzip", "/utf16", "/large", "/deep"):
+    for path in ("/broken", "/gzip", "/utf16", "/large", "/deep", "/part", "/events"):
         answer = host.request(path=path)
         assert (answer.status, answer.json()) == (502, {"error": "the response cannot be checked for personal data"}), (
             path
         )
     assert any("not JSON" in line for line in host.logs)
-    assert host.metrics["pii_redaction_redacted"] == 6
-    assert host.metrics["pii_redaction_refused"] == 5
+    assert host.metrics["pii_redaction_redacted"] == 11
+    assert host.metrics["pii_redaction_refused"] == 7
     assert host.request("HEAD", "/json").status == 200
 
 
@@ -290,6 +330,10 @@ def test_patterns_of_ones_own(filter_host: FilterHostFactory) -> None:
         ({"customPatterns": [{"name": "x", "pattern": "("}]}, "not a regular expression"),
         ({"keepLast": 5}, "keepLast"),
         ({"longestBody": 0}, "longestBody"),
+        ({"paths": ["accounts"]}, "paths: 'accounts'"),
+        ({"contentTypes": ["application/json; charset=utf-8"]}, "contentTypes"),
+        ({"contentTypes": ["Text/HTML"]}, "contentTypes"),
+        ({"mask": "a\nb"}, "mask"),
     ],
 )
 def test_bad_configurations(filter_host: FilterHostFactory, config: dict[str, object], reason: str) -> None:

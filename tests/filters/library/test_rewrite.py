@@ -56,6 +56,9 @@ def test_bad_templates(text: str) -> None:
         ("/api/x", "/api/", "/v2/", "/v2/x"),
         ("/x", "/", "/v2", "/v2/x"),
         ("/", "/", "/v2", "/v2"),
+        ("/api//evil.com/x", "/api", "/", "/evil.com/x"),
+        ("//evil.com", "/", "/", "/evil.com"),
+        ("/api//x", "/api", "/v2", "/v2//x"),
     ],
 )
 def test_prefixes(path: str, prefix: str, replacement: str, result: str) -> None:
@@ -70,6 +73,10 @@ def test_prefixes(path: str, prefix: str, replacement: str, result: str) -> None
         ("/a-b-c", "-", "/", "/a/b/c"),
         ("/a", "^/", "", None),
         ("/a/b", "a/", "../", None),
+        ("/a/%2xe%2xE/b", "x", "", None),
+        ("/a/.%2xe%2xfb", "x", "", None),
+        ("/ax..;/b", "x", "/", None),
+        ("/a/..b/c..", "c", "d", "/a/..b/d.."),
         ("/a/b", "a", "a?x=1", None),
         ("/a/b", "a", "a b", None),
         ("/a/b", "a", "a#", None),
@@ -87,6 +94,11 @@ def test_both_rewrites_one_after_the_other() -> None:
         rewrite_regex=RegexRewrite(pattern=re.compile("^/b"), replacement="/c"),
     )
     assert rewritten("/a/x", rule) == "/c/x"
+
+
+def test_a_path_is_never_cut() -> None:
+    long = "/" + "a" * 3000
+    assert rewritten(long, Rule(rewrite_regex=RegexRewrite(pattern=re.compile("a"), replacement="b"))) == long
 
 
 def test_values_are_clean_and_bounded() -> None:
@@ -122,6 +134,9 @@ RULES = [
         "rewriteRegex": {"pattern": "//+", "replacement": "/"},
     },
     {"paths": ["/bad"], "rewriteRegex": {"pattern": "/bad", "replacement": ""}},
+    {"paths": ["/tenant"], "authority": "{header:x-tenant}.example.com"},
+    {"paths": ["/grow"], "rewriteRegex": {"pattern": "g", "replacement": "gggggggggg"}},
+    {"paths": ["/ggg*"], "rewriteRegex": {"pattern": "w+", "replacement": "x"}},
 ]
 
 
@@ -165,6 +180,15 @@ def test_rules(either_host: FilterHostFactory) -> None:
     assert plain is not None
     assert plain.path == "/a//b"
     assert host.request(path="/bad").status == 400
+    tenant = host.request(path="/tenant", headers={"x-tenant": "acme"}).upstream_request
+    assert tenant is not None
+    assert tenant.authority == "acme.example.com"
+    for evil in ("evil.com/", "evil.com?", "a@evil.com#", "a b", "evil.com:80", "gr\u00fcn", "evil.com\\"):
+        assert host.request(path="/tenant", headers={"x-tenant": evil}).status == 400, evil
+    grown = host.request(path="/grow/" + "g" * 50).upstream_request
+    assert grown is not None
+    assert grown.path == f"/{'g' * 10}rox/{'g' * 500}"
+    assert host.request(path="/grow/" + "g" * 300).status == 414
     assert host.request(path="/" + "x" * 3000).status == 414
     assert host.request(path="/a?" + "x" * 3000).status == 200
     assert host.request(headers={"x-user": "x" * 50_000}).status == 200
@@ -185,6 +209,14 @@ def test_rules(either_host: FilterHostFactory) -> None:
         ({"headers": {"x": "(a|a)*b"}}, "may take"),
         ({"rewriteRegex": {"pattern": "a", "replacement": "\\1"}}, "replacement"),
         ({"rewritePrefix": {"prefix": "api", "replacement": "/"}}, "no path"),
+        ({"rewritePrefix": {"prefix": "/a*/b", "replacement": "/"}}, "prefix: "),
+        ({"paths": ["api"]}, "paths: 'api' is no path"),
+        ({"methods": ["get"]}, "methods: 'get' is no method"),
+        ({"headers": {"a b": "x"}}, "headers: 'a b'"),
+        ({"request": [{"action": "set", "name": "a", "value": "{header:x y}"}]}, "'x y' is no header name"),
+        ({"authority": "{group:1}"}, "no group of pathRegex"),
+        ({"pathRegex": "/(a)", "request": [{"action": "set", "name": "a", "value": "{group:2}"}]}, "{group:2}"),
+        ({"pathRegex": "/(?P<x>a)", "response": [{"action": "set", "name": "a", "value": "{group:y}"}]}, "{group:y}"),
         ({"rewritePrefix": {"prefix": "/a", "replacement": "/a?b"}}, "no path"),
     ],
 )
