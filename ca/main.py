@@ -17,11 +17,11 @@ from ca.identity import Identity
 from ca.issue import chain_pem, issue_certificate
 from ca.root import RootError
 from ca.server import CertificateService, grpc_server
-from ca.settings import Settings, parse_settings, split_address
+from ca.settings import Settings, parse_settings
 from ca.store import load_or_create_root
 from lateen.clock import Clock, SystemClock
 from lateen.process import allow_many_files, configure_logs
-from lateen.web import private_socket, tcp_socket, web_server
+from lateen.web import listen_on, private_socket, web_server
 
 SERVICE_ACCOUNT = "lateen-ca"
 _DRAIN_SECONDS = 1.0
@@ -65,7 +65,7 @@ async def serve(settings: Settings, clock: Clock) -> None:
         listeners = [private_socket(settings.admin_socket)]
         webs = [web_server(admin_app(authority, clock))]
         if settings.http_address:
-            listeners.append(tcp_socket(*split_address(settings.http_address)))
+            listeners.append(listen_on(settings.http_address))
             webs.append(web_server(public_app(authority, clock)))
         tasks = [
             asyncio.create_task(web.serve(sockets=[listener])) for web, listener in zip(webs, listeners, strict=True)

@@ -1,6 +1,5 @@
 """What `python -m ca` is told: flags, then LATEEN_CA_* variables."""
 
-import argparse
 import json
 import os
 import re
@@ -11,8 +10,9 @@ from pathlib import Path
 
 from ca.authority import MAX_LIFETIME
 from ca.identity import IdentityError, check_trust_domain
+from lateen.process import ServiceParser
+from lateen.web import split_address
 
-_LOG_LEVELS = ("debug", "info", "warning", "error")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -43,14 +43,6 @@ class Settings:
         )
 
 
-def split_address(address: str) -> tuple[str, int]:
-    """`host:port` or `[v6]:port` as a pair; ValueError says what is wrong."""
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65535:  # noqa: PLR2004 - the last port
-        raise ValueError(f"{address!r} is not host:port")
-    return host.strip("[]"), int(port)
-
-
 def parse_duration(text: str) -> timedelta:
     """`90s`, `15m`, `24h`, `7d`, or several together."""
     parts = re.findall(r"(\d+)([smhd])", text)
@@ -61,28 +53,17 @@ def parse_duration(text: str) -> timedelta:
 
 def parse_settings(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> Settings:
     """Settings from the command line; SystemExit(2) with usage when something is missing or wrong."""
-    parser = argparse.ArgumentParser(
-        prog="lateen ca-service", description="Certificate authority of the mesh (Istio's certificate signing API)."
-    )
-
-    def option(flag: str, default: str | None, text: str) -> None:
-        variable = "LATEEN_CA_" + flag.upper().replace("-", "_")
-        default = environ.get(variable, default)
-        parser.add_argument(f"--{flag}", default=default, required=default is None, help=f"{text} (${variable})")
-
-    option("state-dir", None, "directory of the root, mode 0700; made if absent")
-    option("address", "127.0.0.1:15013", "gRPC listens here, TLS")
-    option("admin-socket", None, "unix socket (0600) that mints join tokens")
-    option("trust-domain", "cluster.local", "trust domain of every certificate")
-    option("ttl", "24h", "lifetime of workload certificates")
-    option("http-address", "", "also serve /metrics and /healthz here, without tokens")
-    option("root-namespace", "istio-system", "namespace of the mesh's own services")
-    option("log-level", "info", "debug, info, warning, error")
-    option("log-format", "json", "json or console")
+    parser = ServiceParser("ca", "Certificate authority of the mesh (Istio's certificate signing API).", environ)
+    parser.option("state-dir", None, "directory of the root, mode 0700; made if absent")
+    parser.option("address", "127.0.0.1:15013", "gRPC listens here, TLS")
+    parser.option("admin-socket", None, "unix socket (0600) that mints join tokens")
+    parser.option("trust-domain", "cluster.local", "trust domain of every certificate")
+    parser.option("ttl", "24h", "lifetime of workload certificates")
+    parser.option("http-address", "", "also serve /metrics and /healthz here, without tokens")
+    parser.option("root-namespace", "istio-system", "namespace of the mesh's own services")
+    parser.log_options()
     parser.add_argument("--print-config", action="store_true", help="print the settings as JSON and exit")
     given = parser.parse_args(list(arguments))
-    if given.log_level not in _LOG_LEVELS:
-        parser.error(f"--log-level is none of {', '.join(_LOG_LEVELS)}")
     try:
         ttl = parse_duration(given.ttl)
         if not timedelta(seconds=1) <= ttl <= MAX_LIFETIME:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import signal
 import sys
 from typing import Final
 
@@ -26,7 +25,7 @@ from lateen.jwks.page import keys_page
 from lateen.process import allow_many_files, configure_logs
 from lateen.web import WebServer, listen_on
 from lateen.wire.transport import rpc_server
-from lateen.wire.workers import Service, run_workers, stop_with_supervisor, worker_name
+from lateen.wire.workers import Service, run_service, worker_name
 
 SERVICE_ACCOUNT: Final = "lateen-extauthz"
 _DRAIN_SECONDS: Final = 1.0
@@ -34,46 +33,20 @@ _FIRST_POLICIES_SECONDS: Final = 5.0
 
 
 def main() -> None:
-    """Entry point; exit code 0 after SIGTERM or Ctrl-C."""
+    """Entry point; exit code 0 after SIGTERM or Ctrl-C, 1 when the service cannot run, 2 for wrong settings."""
     settings = parse_settings(sys.argv[1:])
     if settings.print_config:
         sys.stdout.write(json.dumps(settings.shown(), indent=2) + "\n")
         return
     configure_logs(settings.log_level, settings.log_format)
     allow_many_files()
-    with contextlib.suppress(KeyboardInterrupt):
-        try:
-            if settings.workers > 1:
-                addresses = (settings.address, settings.http_address)
-                asyncio.run(
-                    run_workers(Service("extauthz", sys.argv[1:], settings.workers, *addresses, _DRAIN_SECONDS + 1.0))
-                )
-            else:
-                asyncio.run(serve(settings))
-        except (OSError, RuntimeError) as error:
-            structlog.get_logger().error("the service cannot run", error=str(error))
-            sys.exit(1)
+    addresses = (settings.address, settings.http_address)
+    service = Service("extauthz", sys.argv[1:], settings.workers, *addresses, _DRAIN_SECONDS + 1.0)
+    run_service(service, lambda stopped: serve(settings, stopped), is_worker=settings.worker is not None)
 
 
-async def serve(settings: Settings) -> None:
-    """Run both servers and the ADS subscription until SIGTERM or SIGINT, then drain."""
-    stopped = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    if settings.worker is not None:
-        stop_with_supervisor(stopped.set)
-    running = asyncio.create_task(_serve(settings, stopped))
-    stopping = asyncio.create_task(stopped.wait())
-    # Until it serves (a certificate may be long in coming) there is nothing to drain: SIGTERM ends it at once.
-    await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    try:
-        async with asyncio.timeout(_DRAIN_SECONDS + 0.5):
-            await running
-    except TimeoutError:
-        structlog.get_logger().warning("stopped before everything was drained")
-
-
-async def _serve(settings: Settings, stopped: asyncio.Event) -> None:
+async def serve(settings: Settings, stopped: asyncio.Event) -> None:
+    """Run both servers and the ADS subscription until `stopped` is set, then drain."""
     client = http_client(settings.jwks_ca_file)
     keeper = KeyKeeper(client, overrides=dict(settings.jwks_override))
     metrics, denials, policies = Metrics(), Denials(), Policies(keeper.want)

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from lateen.jwks.overrides import parse_override
+from lateen.process import ServiceParser
+from lateen.web import check_address
 from lateen.wire.transport import TRANSPORT_HELP, Transport
 from lateen.wire.workers import WORKERS_HELP, parse_workers
 
@@ -39,37 +41,25 @@ class Settings:
 
 def parse_settings(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> Settings:
     """Settings from the command line; SystemExit(2) with usage when something is missing or wrong."""
-    parser = argparse.ArgumentParser(
-        prog="lateen extauthz", description="Envoy's external authorization service (v3), configured by ADS."
-    )
-
-    def option(flag: str, default: str | None, text: str, choices: Sequence[str] | None = None) -> None:
-        variable = "LATEEN_EXTAUTHZ_" + flag.upper().replace("-", "_")
-        default = environ.get(variable, default)
-        if choices is not None and default not in choices:
-            parser.error(f"${variable} must be one of {', '.join(choices)}")
-        help_text = f"{text} (${variable})"
-        parser.add_argument(f"--{flag}", default=default, required=default is None, help=help_text, choices=choices)
-
-    option("address", "127.0.0.1:9191", "gRPC listens here, mutual TLS")
-    option("http-address", "127.0.0.1:9192", "/metrics, /healthz and /v1/denials/ID")
-    option("ads-address", None, "the control plane's ADS")
-    option("sds-socket", None, "the agent's SDS socket of this service")
-    option("node-name", "lateen-extauthz-0", "name of this replica")
-    option("root-namespace", "istio-system", "namespace of the mesh's own services")
-    option("log-level", "info", "how much to log", ("debug", "info", "warning", "error"))
-    option("log-format", "json", "one JSON object a line, or for people", ("json", "console"))
-    option(
+    parser = ServiceParser("extauthz", "Envoy's external authorization service (v3), configured by ADS.", environ)
+    parser.option("address", "127.0.0.1:9191", "gRPC listens here, mutual TLS")
+    parser.option("http-address", "127.0.0.1:9192", "/metrics, /healthz and /v1/denials/ID")
+    parser.option("ads-address", None, "the control plane's ADS")
+    parser.option("sds-socket", None, "the agent's SDS socket of this service")
+    parser.option("node-name", "lateen-extauthz-0", "name of this replica")
+    parser.option("root-namespace", "istio-system", "namespace of the mesh's own services")
+    parser.log_options()
+    parser.option(
         "decision-log",
         "denied",
         "which decisions to log besides AUDIT and dry-run results: denials, all, or denials and a share of the others",
         ("denied", "all", "sampled"),
     )
-    option("decision-log-rate", "0.01", "with sampled: the share of allowed requests that is logged, 0 to 1")
-    option("redact-header", "", "request headers, separated by commas, whose values are never shown or logged")
-    option("jwks-ca-file", "", "PEM file of further authorities to trust when fetching keys")
-    option("transport", Transport.WIRE, TRANSPORT_HELP, list(Transport))
-    option("workers", "1", WORKERS_HELP)
+    parser.option("decision-log-rate", "0.01", "with sampled: the share of allowed requests that is logged, 0 to 1")
+    parser.option("redact-header", "", "request headers, separated by commas, whose values are never shown or logged")
+    parser.option("jwks-ca-file", "", "PEM file of further authorities to trust when fetching keys")
+    parser.option("transport", Transport.WIRE, TRANSPORT_HELP, list(Transport))
+    parser.option("workers", "1", WORKERS_HELP)
     parser.add_argument("--worker", type=int, default=None, help=argparse.SUPPRESS)  # given by the supervisor
     parser.add_argument(
         "--jwks-override",
@@ -86,6 +76,8 @@ def parse_settings(arguments: Sequence[str], environ: Mapping[str, str] = os.env
         overrides = tuple(parse_override(text) for text in texts)
         values["decision_log_rate"] = _share(values["decision_log_rate"])
         values["workers"] = parse_workers(values["workers"])
+        for address in (values["address"], values["http_address"]):
+            check_address(address)
     except ValueError as error:
         parser.error(str(error))
     values["transport"] = Transport(values["transport"])

@@ -11,6 +11,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 _BACKLOG = 128
+_LAST_PORT = 65535
 
 
 class WebServer(uvicorn.Server):
@@ -52,14 +53,26 @@ def tcp_socket(host: str, port: int) -> socket.socket:
     return listener
 
 
+def split_address(address: str) -> tuple[str, int]:
+    """`host:port`, `[v6]:port` or `:port` as a pair; ValueError says what is wrong."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > _LAST_PORT:
+        raise ValueError(f"{address!r} is not host:port")
+    return host.strip("[]"), int(port)
+
+
+def check_address(address: str) -> None:
+    """ValueError for what `listen_on` does not understand."""
+    if not address.startswith("unix:"):
+        split_address(address)
+
+
 def listen_on(address: str) -> socket.socket:
     """Listen on `host:port`, `[host]:port`, `:port` or `unix:/path`; OSError when it is taken, ValueError when it is no address."""
     if address.startswith("unix:"):
         return private_socket(Path(address.removeprefix("unix:")))
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isdigit():
-        raise ValueError(f"{address!r} is not host:port")
-    return tcp_socket(host.strip("[]") or "0.0.0.0", int(port))  # noqa: S104  (what `:port` means)
+    host, port = split_address(address)
+    return tcp_socket(host or "0.0.0.0", port)  # noqa: S104  (what `:port` means)
 
 
 def web_server(app: Starlette) -> WebServer:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import signal
 import sys
 from collections.abc import Collection, Mapping
 
@@ -15,7 +14,7 @@ from lateen.clock import SystemClock
 from lateen.process import allow_many_files, configure_logs
 from lateen.web import listen_on
 from lateen.wire.transport import rpc_server
-from lateen.wire.workers import Service, run_workers, stop_with_supervisor, worker_name
+from lateen.wire.workers import Service, run_service, worker_name
 from ratelimit.handlers import LIMITS, handlers
 from ratelimit.limits import LimitTable
 from ratelimit.memory_store import MemoryStore
@@ -33,39 +32,25 @@ FIRST_LIMITS_SECONDS = 5.0
 
 
 def main() -> None:
-    """Entry point; exit code 0 after SIGTERM or Ctrl-C."""
+    """Entry point; exit code 0 after SIGTERM or Ctrl-C, 1 when the service cannot run, 2 for wrong settings."""
     settings = parse_settings(sys.argv[1:])
-    configure_logs(settings.log_level)
+    configure_logs(settings.log_level, settings.log_format)
     allow_many_files()
-    with contextlib.suppress(KeyboardInterrupt):
-        if settings.workers == 1:
-            asyncio.run(serve(settings))
-            return
-        addresses = (settings.address, settings.http_address)
-        try:
-            asyncio.run(
-                run_workers(Service("ratelimit", sys.argv[1:], settings.workers, *addresses, DRAIN_SECONDS + 1.0))
-            )
-        except OSError as error:
-            structlog.get_logger().error("the service cannot run", error=str(error))
-            sys.exit(1)
+    addresses = (settings.address, settings.http_address)
+    service = Service("ratelimit", sys.argv[1:], settings.workers, *addresses, DRAIN_SECONDS + 1.0)
+    run_service(service, lambda stopped: serve(settings, stopped), is_worker=settings.worker is not None)
 
 
 def open_store(url: str) -> CounterStore:
-    """The store that `url` means; ValueError for a scheme that none has."""
+    """The store that `url` means, one that the settings let pass."""
     if url.startswith("memory:"):
         structlog.get_logger().warning("counting in memory: limits hold for this replica alone and start anew with it")
         return MemoryStore(SystemClock())
     return RedisStore(url)
 
 
-async def serve(settings: Settings) -> None:
-    """Run both servers and the ADS subscription until SIGTERM or SIGINT, then drain."""
-    stopped = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    if settings.worker is not None:
-        stop_with_supervisor(stopped.set)
+async def serve(settings: Settings, stopped: asyncio.Event) -> None:
+    """Run both servers and the ADS subscription until `stopped` is set, then drain."""
     metrics, table, store = Metrics(), LimitTable(), open_store(settings.redis_url)
     identity = SdsIdentity(settings.sds_socket)
     await identity.wait_ready()

@@ -45,7 +45,7 @@ class RedisStore:
         if not hits:
             return []
         if len(self._waiting) >= MAX_WAITING:
-            raise StoreError("more than %d calls wait for redis" % MAX_WAITING)  # noqa: UP031
+            raise StoreError(f"more than {MAX_WAITING} calls wait for redis")
         waiting = _Waiting(hits, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         if self._flushing is None:

@@ -5,9 +5,12 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lateen.process import LOG_LEVELS
+from lateen.process import ServiceParser
+from lateen.web import check_address
 from lateen.wire.transport import TRANSPORT_HELP, Transport
 from lateen.wire.workers import WORKERS_HELP, parse_workers
+
+_STORES = ("redis://", "rediss://", "unix://", "memory://")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,7 @@ class Settings:
     node_name: str
     root_namespace: str
     log_level: str
+    log_format: str
     transport: Transport
     workers: int
     worker: int | None
@@ -29,36 +33,29 @@ class Settings:
 
 def parse_settings(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> Settings:
     """Settings from the command line; SystemExit(2) with usage when something is missing."""
-    parser = argparse.ArgumentParser(
-        prog="lateen ratelimit-service", description="Envoy's rate limit service (v3) over Redis, configured by ADS."
-    )
-
-    def option(flag: str, default: str | None, text: str, choices: Sequence[str] | None = None) -> None:
-        variable = "LATEEN_RATELIMIT_" + flag.upper().replace("-", "_")
-        default = environ.get(variable, default)
-        if choices is not None and default not in choices:
-            parser.error(f"${variable} must be one of {', '.join(choices)}")
-        help_text = f"{text} (${variable})"
-        parser.add_argument(f"--{flag}", default=default, required=default is None, help=help_text, choices=choices)
-
-    option("address", "127.0.0.1:8081", "gRPC listens here, mutual TLS")
-    option("http-address", "127.0.0.1:8082", "/metrics and /healthz")
-    option("ads-address", None, "the control plane's ADS")
-    option("sds-socket", None, "the agent's SDS socket of this service")
-    option(
+    parser = ServiceParser("ratelimit", "Envoy's rate limit service (v3) over Redis, configured by ADS.", environ)
+    parser.option("address", "127.0.0.1:8081", "gRPC listens here, mutual TLS")
+    parser.option("http-address", "127.0.0.1:8082", "/metrics and /healthz")
+    parser.option("ads-address", None, "the control plane's ADS")
+    parser.option("sds-socket", None, "the agent's SDS socket of this service")
+    parser.option(
         "redis-url", None, "redis://host:port/db, rediss://, unix:///path, or memory:// for one replica without Redis"
     )
-    option("node-name", "lateen-ratelimit-0", "name of this replica")
-    option("root-namespace", "istio-system", "namespace of the mesh's own services")
-    option("log-level", "info", "how much to log", LOG_LEVELS)
-    option("transport", Transport.WIRE, TRANSPORT_HELP, list(Transport))
-    option("workers", "1", WORKERS_HELP)
+    parser.option("node-name", "lateen-ratelimit-0", "name of this replica")
+    parser.option("root-namespace", "istio-system", "namespace of the mesh's own services")
+    parser.log_options()
+    parser.option("transport", Transport.WIRE, TRANSPORT_HELP, list(Transport))
+    parser.option("workers", "1", WORKERS_HELP)
     parser.add_argument("--worker", type=int, default=None, help=argparse.SUPPRESS)  # given by the supervisor
     values = vars(parser.parse_args(list(arguments)))
     try:
         values["workers"] = parse_workers(values["workers"])
+        for address in (values["address"], values["http_address"]):
+            check_address(address)
     except ValueError as error:
         parser.error(str(error))
+    if not values["redis_url"].startswith(_STORES):
+        parser.error(f"--redis-url begins with none of {', '.join(_STORES)}")
     if values["workers"] > 1 and values["redis_url"].startswith("memory:"):
         parser.error("memory:// counts in one process: give a Redis, or one worker")
     values["transport"] = Transport(values["transport"])

@@ -139,7 +139,7 @@ class Proxies:
         running = self._running.get(name)
         await self._stop(name)
         if running is not None and running.spec.bootstrap_file:
-            Path(running.spec.bootstrap_file).unlink(missing_ok=True)
+            remove_file(Path(running.spec.bootstrap_file))
 
     async def _stop(self, name: str) -> None:
         running = self._running.pop(name, None)
@@ -162,3 +162,8 @@ def write_file(path: Path, text: str, owner: int | None = None) -> None:
         if owner is not None:
             os.fchown(descriptor, owner, -1)
     temporary.replace(path)
+
+
+def remove_file(path: Path) -> None:
+    """Remove what `write_file` wrote."""
+    path.unlink(missing_ok=True)

@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from lateen.process import LOG_FORMATS, LOG_LEVELS
+
 _MAX_BYTES = 256 * 1024
-_LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
 class SettingsError(ValueError):
@@ -73,8 +74,9 @@ def parse_settings(text: str) -> Settings:
             raise ValueError(f"{key} is not host:port")
     if not 0.01 <= settings.poll_seconds <= 60:  # noqa: PLR2004 - bounds, named in the message
         raise ValueError("poll_seconds must lie between 0.01 and 60")
-    if settings.log_level not in _LOG_LEVELS:
-        raise ValueError(f"log_level is none of {', '.join(_LOG_LEVELS)}")
+    for key, choices in (("log_level", LOG_LEVELS), ("log_format", LOG_FORMATS)):
+        if getattr(settings, key) not in choices:
+            raise ValueError(f"{key} is none of {', '.join(choices)}")
     return settings
 
 

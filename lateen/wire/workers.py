@@ -13,7 +13,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -28,6 +28,10 @@ _MOST_WORKERS: Final = 64
 _FIRST_DELAY: Final = 0.2
 _LONGEST_DELAY: Final = 10.0
 _STABLE_SECONDS: Final = 10.0
+_LAST_SECONDS: Final = 0.5  # of the grace: to end by itself before it is killed
+
+Serve = Callable[[asyncio.Event], Coroutine[None, None, None]]
+"""Serves until the event is set, then drains and returns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,37 @@ def parse_workers(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= _MOST_WORKERS:
         raise ValueError(f'the number of workers "{text}" must be between 1 and {_MOST_WORKERS}')
     return int(text)
+
+
+def run_service(service: Service, serve: Serve, *, is_worker: bool) -> None:
+    """Run the service until SIGTERM or Ctrl-C, in this process if it has one worker; SystemExit(1) when it cannot run."""
+    with contextlib.suppress(KeyboardInterrupt):
+        try:
+            if service.count > 1:
+                asyncio.run(run_workers(service))
+            else:
+                asyncio.run(_until_stopped(serve, service.grace_seconds - _LAST_SECONDS, is_worker=is_worker))
+        except (OSError, RuntimeError) as error:
+            structlog.get_logger().error("the service cannot run", error=str(error))
+            sys.exit(1)
+
+
+async def _until_stopped(serve: Serve, grace_seconds: float, *, is_worker: bool) -> None:
+    stopped = asyncio.Event()
+    for sort in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(sort, stopped.set)
+    if is_worker:
+        stop_with_supervisor(stopped.set)
+    running = asyncio.create_task(serve(stopped))
+    stopping = asyncio.create_task(stopped.wait())
+    # What still waits (for a certificate, which may be long in coming) does not look at `stopped`: it is cancelled in the end.
+    await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    try:
+        async with asyncio.timeout(grace_seconds):
+            await running
+    except TimeoutError:
+        structlog.get_logger().warning("stopped before everything was drained")
 
 
 async def run_workers(service: Service) -> None:

@@ -33,6 +33,7 @@ def test_settings_with_defaults() -> None:
         (json.dumps(SETTINGS | {"poll_seconds": 0}), "between"),
         (json.dumps(SETTINGS | {"secret_dirs": [1]}), "list of paths"),
         (json.dumps(SETTINGS | {"log_level": "loud"}), "log_level is none of"),
+        (json.dumps(SETTINGS | {"log_format": "xml"}), "log_format is none of"),
     ],
 )
 def test_wrong_settings_are_named_with_their_file(tmp_path: Path, text: str, problem: str) -> None:

@@ -3,7 +3,7 @@ from datetime import timedelta
 
 import pytest
 
-from ca.settings import parse_duration, parse_settings, split_address
+from ca.settings import parse_duration, parse_settings
 
 REQUIRED = ["--state-dir", "/s", "--admin-socket", "/a"]
 
@@ -26,13 +26,14 @@ def test_flags_win_over_the_environment_over_defaults() -> None:
         ["--address", "nowhere"],
         ["--trust-domain", "a/b"],
         ["--log-level", "loud"],
+        ["--log-format", "xml"],
     ],
 )
 def test_wrong_settings_are_refused_with_usage(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as refused:
         parse_settings([*REQUIRED, *wrong], {})
     assert refused.value.code == 2
-    assert "lateen ca-service: error: " in capsys.readouterr().err
+    assert "python -m ca: error: " in capsys.readouterr().err
 
 
 def test_missing_settings_are_named(capsys: pytest.CaptureFixture[str]) -> None:
@@ -52,11 +53,3 @@ def test_durations(text: str, seconds: int) -> None:
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(ValueError, match="not a duration"):
         parse_duration(text)
-
-
-def test_addresses() -> None:
-    assert split_address("127.0.0.1:15013") == ("127.0.0.1", 15013)
-    assert split_address("[::1]:1") == ("::1", 1)
-    for wrong in ("15013", "host:", "host:x", "host:65536"):
-        with pytest.raises(ValueError, match="not host:port"):
-            split_address(wrong)
