@@ -9,7 +9,7 @@ PIECES = (b"one ", b"two ", b"three")
 """What is sent for /response/chunks, a chunk each."""
 
 HOLD_SECONDS = 60.0
-"""How long an answer to /held is kept back at most; until a request for /release has come."""
+"""How long an answer to /held, or the body of one to /begun, is kept back at most; until a request for /release has come."""
 released = threading.Event()
 
 
@@ -41,6 +41,8 @@ class Application(BaseHTTPRequestHandler):
         self.send_header("x-was-chunked", self.headers.get("transfer-encoding", "no"))
         self.send_header("x-rule-was", self.headers.get("x-rule", "-"))
         self.end_headers()
+        if self.path.startswith("/begun"):
+            released.wait(HOLD_SECONDS)
         self.wfile.write(body)
 
     def _answer_in_pieces(self) -> None:

@@ -3,8 +3,10 @@
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 
+from tests.filters.envoy.application import released
 from tests.filters.envoy.envoys import FilterEnvoy
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("filters"), pytest.mark.timeout(600)]
@@ -105,3 +107,20 @@ def test_a_loop_that_cannot_be_stopped_ends_the_vm_and_a_new_one_comes(envoy: Fi
     assert envoy.until_ok("/nothing").status_code == 200
     first, _ = envoy.until_ok("/random").json()
     assert first != envoy.request("/random").json()[0]
+
+
+def test_when_a_vm_ends_what_it_had_in_work_is_refused_or_cut_off(envoy: FilterEnvoy) -> None:
+    """Nothing goes on without its filter, neither a request whose answer has not come nor an answer that has begun."""
+    assert envoy.until_ok("/nothing").status_code == 200
+    released.clear()
+    url = f"http://127.0.0.1:{envoy.ports['closed']}/begun"
+    with ThreadPoolExecutor(1) as pool, httpx.stream("GET", url, timeout=60) as begun:
+        assert begun.status_code == 200
+        held = pool.submit(envoy.request, "/held")
+        assert envoy.request("/loop/c").status_code == 503
+        assert envoy.request("/release", listener="maintenance").status_code in {200, 503}
+        released.set()
+        with pytest.raises(httpx.RemoteProtocolError, match="without sending complete message body"):
+            begun.read()
+        assert held.result().status_code == 503
+    assert envoy.until_ok("/nothing").status_code == 200
