@@ -22,6 +22,7 @@ from lateen.mesh.workloads import Workload
 from lateen.policy.compile import AttachedPolicy, PolicyOrigin, PolicySet, compile_policies
 from lateen.policy.errors import PolicyError
 from lateen.policy.explain import rule_matches, trace_policies
+from lateen.policy.problems import Place
 from lateen.policy.request import CheckInput
 from lateen.policy.rules import CompiledRule
 from lateen.policy.tokens import KeySource, TokenRule, TokenRules, compile_token_rules, is_cors_preflight
@@ -162,7 +163,7 @@ def refused(view: MeshView, workload: Workload, question: Question, error: Polic
     deciding = [policy for policy in view.authorization_policies(workload) if not only_reports(policy)]
     applying: list[AuthorizationPolicy | RequestAuthentication] = [*deciding]
     applying += view.request_authentications(workload)
-    broken = ((policy.key, index) for policy in applying for index, _ in broken_rules(view, policy))
+    broken = ((policy.key, _rule_of(place)) for policy in applying for place, _ in broken_rules(view, policy))
     key, index = next(broken, (None, None))
     position = ""
     if key is not None:
@@ -177,6 +178,15 @@ def refused(view: MeshView, workload: Workload, question: Question, error: Polic
         position=position,
         request=shown_request(question.request),
     )
+
+
+def _rule_of(place: Place) -> int | None:
+    """The rule of an AuthorizationPolicy that a place below `spec` is in."""
+    match place:
+        case ("rules", int(index), *_):
+            return index
+        case _:
+            return None
 
 
 def _unknown(policies: PolicySet, request: CheckInput) -> list[str]:

@@ -13,6 +13,7 @@ from lateen.mesh.authorizationpolicy import Action, AuthorizationPolicy
 from lateen.mesh.engine import engine_of
 from lateen.mesh.meshconfig import EnforcementEngine
 from lateen.mesh.metadata import Resource
+from lateen.mesh.problems import render_path
 from lateen.mesh.requestauthentication import RequestAuthentication
 from lateen.mesh.view import MeshView
 from lateen.mesh.workloads import Workload
@@ -67,11 +68,9 @@ _DENIES_ALL: Final = "everything is denied: "
 
 
 def _problem(view: MeshView, policy: AuthorizationPolicy | RequestAuthentication, *, native: bool) -> str:
-    for index, problem in broken_rules(view, policy):
-        effect = (
-            "it reports nothing: " if isinstance(policy, AuthorizationPolicy) and only_reports(policy) else _DENIES_ALL
-        )
-        return f"{effect}{f'rules[{index}]: ' if index is not None else ''}{problem}"
+    if broken := [": ".join(filter(None, (render_path(at), text))) for at, text in broken_rules(view, policy)]:
+        silent = isinstance(policy, AuthorizationPolicy) and only_reports(policy)
+        return ("it reports nothing: " if silent else _DENIES_ALL) + "; ".join(broken)
     if native and (problem := native_problem(view, policy)):
         return _DENIES_ALL + problem
     if isinstance(policy, AuthorizationPolicy) and policy.spec.action is Action.CUSTOM:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, TypeVar
 
 from google.protobuf.message import Message
@@ -24,12 +25,15 @@ from lateen.jwks.keys import JwksError, KeySet, parse_jwks
 from lateen.mesh.authorizationpolicy import Action, AuthorizationPolicy
 from lateen.mesh.engine import engine_of
 from lateen.mesh.meshconfig import EnforcementEngine
-from lateen.mesh.requestauthentication import RequestAuthentication
+from lateen.mesh.requestauthentication import RequestAuthentication, RequestAuthenticationSpec
 from lateen.mesh.view import MeshView
 from lateen.mesh.workloads import Workload
+from lateen.policy.attributes import Context
 from lateen.policy.compile import DRY_RUN, AttachedPolicy, PolicyOrigin, PolicySet, compile_policies
 from lateen.policy.errors import PolicyError
 from lateen.policy.limit_actions import CLAIMS_NAMESPACE as SERVICE_CLAIMS
+from lateen.policy.matching import Constants
+from lateen.policy.problems import Place, Problem, rule_problems
 from lateen.policy.tokens import KeySource, TokenRules, compile_token_rules
 
 _HTTP: Final = "envoy.filters.http."
@@ -117,26 +121,46 @@ def applying_to(
     return Applying(compile_policies(attached, domains), tokens, domains)
 
 
-def broken_rules(
-    view: MeshView, policy: AuthorizationPolicy | RequestAuthentication
-) -> Iterator[tuple[int | None, str]]:
-    """Each rule that no engine can enforce, by its index (None: the policy as a whole), and why.
+def broken_rules(view: MeshView, policy: AuthorizationPolicy | RequestAuthentication) -> Iterator[Problem]:
+    """Everything in a policy that no engine can enforce: where it stands below `spec`, and why.
 
     One is enough to deny everything, unless the policy only reports (`only_reports`).
     """
-    domains = (view.trust_domain, *view.mesh.trust_domain_aliases)
     if isinstance(policy, RequestAuthentication):
-        try:
-            applying_to(view, [], [policy])
-        except (PolicyError, JwksError, ValueError) as error:
-            yield None, str(error)
+        problems = list(_token_problems(policy.spec))
+        yield from problems or _unplaced((), lambda: applying_to(view, [], [policy]))
         return
+    domains = (view.trust_domain, *view.mesh.trust_domain_aliases)
     for index, rule in enumerate(policy.spec.rules):
+        place = ("rules", index)
+        problems = list(rule_problems(rule, Context(Constants(), policy.namespace, domains)))
         alone = policy.spec.model_copy(update={"rules": (rule,), "action": Action.DENY})
-        try:
-            compile_policies([AttachedPolicy(PolicyOrigin(policy.namespace, policy.name), alone)], domains)
-        except (PolicyError, ValueError) as error:
-            yield index, str(error).rpartition(" rules[0]: ")[2]
+        attached = AttachedPolicy(PolicyOrigin(policy.namespace, policy.name), alone)
+        yield from (
+            ((place + at, problem) for at, problem in problems)
+            if problems
+            else _unplaced(place, partial(compile_policies, [attached], domains))
+        )
+
+
+def _token_problems(spec: RequestAuthenticationSpec) -> Iterator[Problem]:
+    """Each token rule that has no keys, or keys that cannot be used."""
+    for index, rule in enumerate(spec.jwt_rules):
+        if rule.jwks:
+            try:
+                parse_jwks(rule.jwks)
+            except (JwksError, ValueError) as error:
+                yield ("jwtRules", index, "jwks"), str(error)
+        elif not rule.keys_url and not rule.issuer:
+            yield ("jwtRules", index), "needs jwks, jwksUri or an issuer"
+
+
+def _unplaced(place: Place, compiled: Callable[[], object]) -> Iterator[Problem]:
+    """What only shows when the whole is put together."""
+    try:
+        compiled()
+    except (PolicyError, JwksError, ValueError) as error:
+        yield place, str(error).rpartition(" rules[0]: ")[2]
 
 
 def native_problem(view: MeshView, policy: AuthorizationPolicy | RequestAuthentication) -> str:

@@ -42,18 +42,19 @@ def _unknown_engines(view: MeshView) -> Iterator[Diagnostic]:
 
 
 def _broken(view: MeshView) -> Iterator[Diagnostic]:
-    """Each rule of each policy that no engine can enforce, selected by a workload or not."""
+    """Everything in each policy that no engine can enforce, selected by a workload or not."""
     hint = "correct it: everything to its workloads is denied as long as it stands like this"
     silent = "correct it: it reports nothing as long as it stands like this"
     for policy in view.get("AuthorizationPolicy"):
         if isinstance(policy, AuthorizationPolicy):
-            for index, problem in broken_rules(view, policy):
-                at: Path = ("spec",) if index is None else ("spec", "rules", index)
-                yield _finding(view, policy, "LTN0305", problem, silent if only_reports(policy) else hint, at)
+            for at, problem in broken_rules(view, policy):
+                yield _finding(
+                    view, policy, "LTN0305", problem, silent if only_reports(policy) else hint, ("spec", *at)
+                )
     for authentication in view.get("RequestAuthentication"):
         if isinstance(authentication, RequestAuthentication):
-            for _, problem in broken_rules(view, authentication):
-                yield _finding(view, authentication, "LTN0305", problem, hint, ("spec",))
+            for at, problem in broken_rules(view, authentication):
+                yield _finding(view, authentication, "LTN0305", problem, hint, ("spec", *at))
 
 
 def _unknown_providers(view: MeshView) -> Iterator[Diagnostic]:

@@ -4,9 +4,9 @@ Each rule becomes an expression over generated constants, and the rules of an ac
 rule was made of stay beside it, so that `explain` speaks from the same data.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 from lateen.mesh.authorizationpolicy import Action, AuthorizationPolicySpec, Operation, Rule, Source
 from lateen.policy.attributes import FIELDS_ONLY, OPERATION_FIELDS, SOURCE_FIELDS, Context, attribute_for
@@ -126,20 +126,34 @@ def _fields(
 ) -> tuple[Condition, ...]:
     if spec is None:
         raise PolicyError(f"{path} must be set")
-    conditions = []
+    conditions = tuple(
+        compile_condition(f"{path}.{written.name}", written.key, written.values, context, negated=written.negated)
+        for written in written_fields(spec, fields)
+    )
+    if not conditions:
+        raise PolicyError(f"{path} must not be empty")
+    return conditions
+
+
+class Written(NamedTuple):
+    """A field of `source` or `operation` that is set: its name in YAML, and the attribute it looks at."""
+
+    name: str
+    key: str
+    values: tuple[str, ...]
+    negated: bool
+
+
+def written_fields(spec: Source | Operation, fields: Sequence[tuple[str, str]]) -> Iterator[Written]:
+    """Those of `fields` that are set, and their negations."""
     for field, key in fields:
         name = _SHOWN_NAMES.get(field, field)
         positive = cast("tuple[str, ...]", getattr(spec, field))
         negative = cast("tuple[str, ...]", getattr(spec, f"not_{field}"))
         if positive:
-            conditions.append(_condition(f"{path}.{name}", key, positive, context, negated=False))
+            yield Written(name, key, positive, negated=False)
         if negative:
-            conditions.append(
-                _condition(f"{path}.not{name[0].upper()}{name[1:]}", key, negative, context, negated=True)
-            )
-    if not conditions:
-        raise PolicyError(f"{path} must not be empty")
-    return tuple(conditions)
+            yield Written(f"not{name[0].upper()}{name[1:]}", key, negative, negated=True)
 
 
 def _when(
@@ -151,13 +165,14 @@ def _when(
         raise PolicyError(f"when[{index}] ({key}) needs values or notValues")
     conditions = []
     if values:
-        conditions.append(_condition(f"when[{index}].values", key, values, context, negated=False))
+        conditions.append(compile_condition(f"when[{index}].values", key, values, context, negated=False))
     if not_values:
-        conditions.append(_condition(f"when[{index}].notValues", key, not_values, context, negated=True))
+        conditions.append(compile_condition(f"when[{index}].notValues", key, not_values, context, negated=True))
     return tuple(conditions)
 
 
-def _condition(field: str, key: str, values: tuple[str, ...], context: Context, *, negated: bool) -> Condition:
+def compile_condition(field: str, key: str, values: tuple[str, ...], context: Context, *, negated: bool) -> Condition:
+    """That an attribute has one of these values (or none of them); PolicyError begins with `field`."""
     try:
         if "" in values:
             raise PolicyError("an empty value")

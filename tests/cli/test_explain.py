@@ -296,7 +296,7 @@ def test_a_policy_that_cannot_be_used_denies_and_is_named_with_its_line(tmp_path
 def test_what_applies_says_what_cannot_be_used(tmp_path: Path) -> None:
     code, told = run(tmp_path, "authz", "check", "app")
     assert code == 0
-    assert 'n/broken: everything is denied: rules[1]: when[0].values: unknown attribute "no.such"' in told
+    assert 'n/broken: everything is denied: rules[1].when[0].key: unknown attribute "no.such"' in told
     assert 'n/ask: what its rules match is denied: the mesh has no extension provider "nobody"' in told
     assert "n/app: everything is denied until what cannot be used is mended" in told
     _, told = run(tmp_path, "authz", "check", "app", "-o", "json")

@@ -65,36 +65,37 @@ def test_authorizers_that_cannot_be_asked(provider: str, codes: list[str]) -> No
 
 
 _BROKEN = [
-    "{when: [{key: request.path, values: [/a]}]}",
-    "{when: [{key: request.foo, values: [a]}]}",
-    '{when: [{key: "request.headers[]", values: [a]}]}',
-    '{when: [{key: "request.headers[a", values: [a]}]}',
-    "{when: [{key: request.auth.claims, values: [a]}]}",
-    "{when: [{key: source.ip, values: [10.0.0.0/33]}]}",
-    "{when: [{key: source.ip}]}",
-    '{when: [{key: source.ip, notValues: [""]}]}',
-    '{to: [{operation: {paths: ["/a/{*}.txt"]}}]}',
-    '{to: [{operation: {paths: ["/{**}/{*}"]}}]}',
-    '{to: [{operation: {paths: ["/a//{*}"]}}]}',
-    '{to: [{operation: {paths: ["/a/{*}/b*"]}}]}',
-    '{to: [{operation: {notPaths: ["/{id}"]}}]}',
-    '{to: [{operation: {ports: ["65536"]}}]}',
-    "{to: [{operation: {}}]}",
-    "{to: [{}]}",
-    "{from: [{source: {}}]}",
-    '{from: [{source: {ipBlocks: ["300.1.1.1"]}}]}',
-    '{from: [{source: {serviceAccounts: ["a/b/c"]}}]}',
-    '{from: [{source: {serviceAccounts: ["a/*"]}}]}',
-    '{from: [{source: {principals: [""]}}]}',
+    ("{when: [{key: request.path, values: [/a]}]}", "when[0].key"),
+    ("{when: [{key: request.foo, values: [a]}]}", "when[0].key"),
+    ('{when: [{key: "request.headers[]", values: [a]}]}', "when[0].key"),
+    ('{when: [{key: "request.headers[a", values: [a]}]}', "when[0].key"),
+    ("{when: [{key: request.auth.claims, values: [a]}]}", "when[0].key"),
+    ("{when: [{key: source.ip, values: [10.0.0.0/8, 10.0.0.0/33]}]}", "when[0].values[1]"),
+    ("{when: [{key: source.ip}]}", "when[0]"),
+    ('{when: [{key: source.ip, notValues: [""]}]}', "when[0].notValues[0]"),
+    ('{to: [{operation: {paths: ["/a/{*}.txt"]}}]}', "to[0].operation.paths[0]"),
+    ('{to: [{operation: {paths: ["/{**}/{*}"]}}]}', "to[0].operation.paths[0]"),
+    ('{to: [{operation: {paths: ["/a//{*}"]}}]}', "to[0].operation.paths[0]"),
+    ('{to: [{operation: {paths: ["/a/{*}/b*"]}}]}', "to[0].operation.paths[0]"),
+    ('{to: [{operation: {notPaths: ["/{id}"]}}]}', "to[0].operation.notPaths[0]"),
+    ('{to: [{operation: {ports: ["80"]}}, {operation: {ports: ["65536"]}}]}', "to[1].operation.ports[0]"),
+    ("{to: [{operation: {}}]}", "to[0].operation"),
+    ("{to: [{}]}", "to[0]"),
+    ("{from: [{source: {}}]}", "from[0].source"),
+    ('{from: [{source: {ipBlocks: ["300.1.1.1"]}}]}', "from[0].source.ipBlocks[0]"),
+    ('{from: [{source: {notRemoteIpBlocks: ["300.1.1.1"]}}]}', "from[0].source.notRemoteIpBlocks[0]"),
+    ('{from: [{source: {serviceAccounts: ["a/b/c"]}}]}', "from[0].source.serviceAccounts[0]"),
+    ('{from: [{source: {serviceAccounts: ["a/*"]}}]}', "from[0].source.serviceAccounts[0]"),
+    ('{from: [{source: {principals: [""]}}]}', "from[0].source.principals[0]"),
 ]
 
 
 @pytest.mark.parametrize("engine", ["extAuthz", "native"])
-@pytest.mark.parametrize("rule", _BROKEN)
-def test_a_rule_that_means_nothing_is_found_and_denies_everything(rule: str, engine: str) -> None:
+@pytest.mark.parametrize(("rule", "place"), _BROKEN)
+def test_a_rule_that_means_nothing_is_found_and_denies_everything(rule: str, place: str, engine: str) -> None:
     view = _view(engine, "{action: DENY, rules: [{}, " + rule + "]}")
     assert [(d.code, d.file, d.line, d.path) for d in native_findings(view)] == [
-        ("LTN0305", "a.yaml", 14, "spec.rules[1]")
+        ("LTN0305", "a.yaml", 14, f"spec.rules[1].{place}")
     ]
     (policy,) = view.get("AuthorizationPolicy")
     assert isinstance(policy, AuthorizationPolicy)
@@ -102,10 +103,43 @@ def test_a_rule_that_means_nothing_is_found_and_denies_everything(rule: str, eng
         compile_policies([AttachedPolicy(PolicyOrigin("default", "p"), policy.spec)])
 
 
+def test_every_problem_is_told_at_its_field() -> None:
+    spec = """
+  action: DENY
+  rules:
+  - from:
+    - source:
+        ipBlocks: [10.0.0.0/8, 300.1.1.1]
+        namespaces: [a, ""]
+    to:
+    - operation:
+        ports: ["http"]
+        paths:
+        - /fine
+        - /{id}
+    when:
+    - key: request.foo
+      values: [a]
+  - to: [{}]
+"""
+    found = native_findings(_view("extAuthz", spec))
+    assert {d.code for d in found} == {"LTN0305"}
+    assert [(d.line, d.path.removeprefix("spec."), d.message) for d in found] == [
+        (20, "rules[0].from[0].source.namespaces[1]", "an empty value"),
+        (19, "rules[0].from[0].source.ipBlocks[1]", '"300.1.1.1" is neither an IP address nor a CIDR range'),
+        (26, "rules[0].to[0].operation.paths[1]", '"/{id}" has braces that are no {*} or {**} between slashes'),
+        (23, "rules[0].to[0].operation.ports[0]", '"http" is not a port'),
+        (28, "rules[0].when[0].key", 'unknown attribute "request.foo"'),
+        (30, "rules[1].to[0]", "operation must be set"),
+    ]
+    first = found[1]
+    assert first.source_line[first.column - 1 :].startswith("300.1.1.1")
+
+
 @pytest.mark.parametrize("engine", ["extAuthz", "native"])
 @pytest.mark.parametrize(("action", "dry_run"), [("AUDIT", "false"), ("DENY", "true")])
 def test_what_only_reports_denies_nothing_when_it_is_broken(engine: str, action: str, dry_run: str) -> None:
-    text = _MESH.replace("ENGINE", engine).replace("SPEC", f"{{action: {action}, rules: [{_BROKEN[0]}]}}")
+    text = _MESH.replace("ENGINE", engine).replace("SPEC", f"{{action: {action}, rules: [{_BROKEN[0][0]}]}}")
     text = text.replace("name: p,", f"name: p, annotations: {{istio.io/dry-run: '{dry_run}'}},")
     view = MeshView.build(load_text(text, "a.yaml").resources, MeshConfig())
     (found,) = native_findings(view)
@@ -119,13 +153,21 @@ def test_what_only_reports_denies_nothing_when_it_is_broken(engine: str, action:
     assert not compiled.dry_run_deny.rules
 
 
-@pytest.mark.parametrize("rule", ['{jwks: "{}"}', "{}", '{jwks: "{\\"keys\\": [{\\"kty\\": \\"oct\\"}]}"}'])
-def test_token_rules_without_usable_keys_are_found(rule: str) -> None:
+@pytest.mark.parametrize(
+    ("rule", "field"),
+    [('{jwks: "{}"}', ".jwks"), ("{}", ""), ('{jwks: "{\\"keys\\": [{\\"kty\\": \\"oct\\"}]}"}', ".jwks")],
+)
+def test_token_rules_without_usable_keys_are_found(rule: str, field: str) -> None:
     text = (
-        "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: p}\nspec: {jwtRules: [RULE]}\n"
+        "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: p}\n"
+        "spec:\n  jwtRules:\n  - RULE\n  - {issuer: fine}\n  - RULE\n"
     )
     loaded = load_text(text.replace("RULE", rule), "a.yaml")
-    assert [d.code for d in native_findings(MeshView.build(loaded.resources, MeshConfig()))] == ["LTN0305"]
+    found = native_findings(MeshView.build(loaded.resources, MeshConfig()))
+    assert [(d.code, d.line, d.path) for d in found] == [
+        ("LTN0305", 6, f"spec.jwtRules[0]{field}"),
+        ("LTN0305", 8, f"spec.jwtRules[2]{field}"),
+    ]
 
 
 @pytest.mark.parametrize(
