@@ -116,7 +116,7 @@ def _redact_found(text: str, finders: Sequence[Finder], custom: Sequence[Finder]
                 changes.append((start, end, json.dumps(new)))
                 count += found
         plain = replaced(text, blanks)
-    quotes = at = 0
+    quotes = at = masked = 0
     for start, end, kind in find_all(plain, finders):
         quotes += plain.count('"', at, start)
         at = start
@@ -129,7 +129,8 @@ def _redact_found(text: str, finders: Sequence[Finder], custom: Sequence[Finder]
                 start -= 1  # noqa: PLW2901
             while end < len(plain) and plain[end] in NUMBER:
                 end += 1  # noqa: PLW2901
-            if not changes or changes[-1][1] < end:
+            if end > masked:
                 changes.append((start, end, mask))
+                masked = end
     changes.sort()
     return replaced(text, changes), count
