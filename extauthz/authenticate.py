@@ -75,7 +75,7 @@ def _changes(rules: TokenRules, accepted: list[_Accepted], headers: Mapping[str,
     to_set: dict[str, str] = {}
     to_remove = set(rules.sanitised)
     parameters: set[str] = set()
-    cookie = headers.get("cookie", "")
+    cookie = sent_cookie = headers.get("cookie", "")
     for rule, found, _ in accepted:
         for location in {item.location for item in found} if not rule.forward else ():
             if location.place is Place.HEADER:
@@ -84,10 +84,11 @@ def _changes(rules: TokenRules, accepted: list[_Accepted], headers: Mapping[str,
                 parameters.add(location.name)
             else:
                 cookie = without_cookie(cookie, location.name)
-    if cookie != headers.get("cookie", ""):
-        to_set["cookie"] = cookie
-    if to_set.get("cookie") == "":
-        to_remove.add(to_set.popitem()[0])
+    if cookie != sent_cookie:
+        if cookie:
+            to_set["cookie"] = cookie
+        else:
+            to_remove.add("cookie")
     for rule, _, token in accepted:
         for header, path in rule.claim_headers:
             text = claim_text(token.claims, path)

@@ -1,6 +1,5 @@
 """What `python -m lateen.controlplane` is told: flags, then LATEEN_CONTROLPLANE_* variables."""
 
-import argparse
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -8,9 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lateen.jwks.overrides import parse_override
-
-_LOG_LEVELS = ("debug", "info", "warning", "error")
-_LOG_FORMATS = ("json", "console")
+from lateen.process import ServiceParser
+from lateen.web import split_address
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,50 +46,34 @@ class Settings:
         return json.dumps({k: str(v) if isinstance(v, Path) else v for k, v in values.items()}, indent=2)
 
 
-def split_address(address: str) -> tuple[str, int]:
-    """`host:port` or `[v6]:port` as a pair; ValueError says what is wrong."""
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65535:  # noqa: PLR2004 - the last port
-        raise ValueError(f"{address!r} is not host:port")
-    return host.strip("[]"), int(port)
-
-
 def parse_settings(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> Settings:
     """Settings from the command line; SystemExit(2) with usage when something is missing or wrong."""
-    parser = argparse.ArgumentParser(
-        prog="lateen controlplane", description="The xDS management server: configuration in, Envoy configuration out."
-    )
-
-    def option(flag: str, default: str | None, text: str) -> None:
-        variable = "LATEEN_CONTROLPLANE_" + flag.upper().replace("-", "_")
-        default = environ.get(variable, default)
-        parser.add_argument(f"--{flag}", default=default, required=default is None, help=f"{text} (${variable})")
-
-    option("config-dir", "", "directory of YAML, watched")
-    option("mesh-config", "", "mesh.yaml, watched")
-    option("api-socket", None, "unix socket (0600) of the apply API")
-    option("state-file", "", "keeps what the API was given over a restart (default: beside the socket)")
-    option("ads-address", "127.0.0.1:15012", "ADS listens here, mutual TLS")
-    option("http-address", "127.0.0.1:15014", "/metrics, /healthz and /readyz")
-    option("sds-socket", None, "the agent's unix socket that serves our certificate")
-    option("debounce-quiet", "0.1", "seconds without a change before a push")
-    option("debounce-longest", "1.0", "seconds after which changes are pushed although more keep coming")
-    option("max-streams", "5000", "ADS streams at a time")
-    option("log-level", "info", "debug, info, warning, error")
-    option("log-format", "json", "json or console")
-    option(
+    description = "The xDS management server: configuration in, Envoy configuration out."
+    parser = ServiceParser("lateen.controlplane", description, environ)
+    parser.option("config-dir", "", "directory of YAML, watched")
+    parser.option("mesh-config", "", "mesh.yaml, watched")
+    parser.option("api-socket", None, "unix socket (0600) of the apply API")
+    parser.option("state-file", "", "keeps what the API was given over a restart (default: beside the socket)")
+    parser.option("ads-address", "127.0.0.1:15012", "ADS listens here, mutual TLS")
+    parser.option("http-address", "127.0.0.1:15014", "/metrics, /healthz and /readyz")
+    parser.option("sds-socket", None, "the agent's unix socket that serves our certificate")
+    parser.option("debounce-quiet", "0.1", "seconds without a change before a push")
+    parser.option("debounce-longest", "1.0", "seconds after which changes are pushed although more keep coming")
+    parser.option("max-streams", "5000", "ADS streams at a time")
+    parser.log_options()
+    parser.option(
         "modules-dir", "", "keeps the modules of plugins, for proxies of this host to read (default: beside the socket)"
     )
-    option(
+    parser.option(
         "trials-file", "", "remembers which modules Envoy has taken (default: trials.json in the modules' directory)"
     )
-    option(
+    parser.option(
         "ahead-of-time-dir",
         "",
         "keeps machine code of modules, made for the Envoy and processor of this host (default: none is made)",
     )
-    option("modules-ca-file", "", "PEM file of further authorities to trust when fetching modules")
-    option("jwks-ca-file", "", "PEM file of further authorities to trust when fetching keys")
+    parser.option("modules-ca-file", "", "PEM file of further authorities to trust when fetching modules")
+    parser.option("jwks-ca-file", "", "PEM file of further authorities to trust when fetching keys")
     parser.add_argument(
         "--jwks-override",
         action="append",
@@ -100,10 +82,6 @@ def parse_settings(arguments: Sequence[str], environ: Mapping[str, str] = os.env
     )
     parser.add_argument("--print-config", action="store_true", help="print the settings as JSON and exit")
     given = parser.parse_args(list(arguments))
-    if given.log_level not in _LOG_LEVELS:
-        parser.error(f"--log-level is none of {', '.join(_LOG_LEVELS)}")
-    if given.log_format not in _LOG_FORMATS:
-        parser.error(f"--log-format is none of {', '.join(_LOG_FORMATS)}")
     try:
         for address in (given.ads_address, given.http_address):
             split_address(address)

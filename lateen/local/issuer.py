@@ -183,7 +183,9 @@ def serve(keys: Path, address: str, issuers: Sequence[str]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry of the process."""
-    parser = argparse.ArgumentParser(prog="python -m lateen.local.issuer", description="serve the keys of a local token issuer")
+    parser = argparse.ArgumentParser(
+        prog="python -m lateen.local.issuer", description="serve the keys of a local token issuer"
+    )
     parser.add_argument("--keys", required=True, type=Path)
     parser.add_argument("--address", required=True)
     parser.add_argument("--issuer", action="append", default=[])

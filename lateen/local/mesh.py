@@ -68,7 +68,7 @@ class Mesh:
         """Start everything. Returns when every Envoy has been started, not yet when it is in sync."""
         redis = choose_redis()
         if redis.binary:
-            await asyncio.to_thread(self._start_redis, redis.argv(self.site.redis_socket, self.site.run.path))
+            self.supervisor.start(commands.redis_process(redis.argv(self.site.redis_socket, self.site.run.path)))
         else:
             self.say(f"warning: {WARNING}")
         self._place(self.plan)
@@ -94,9 +94,6 @@ class Mesh:
 
     # What start consists of
 
-    def _start_redis(self, argv: Sequence[str]) -> None:
-        self.supervisor.start(commands.redis_process(argv))
-
     def _place(self, plan: Plan) -> None:
         taken = {key: replica.number for key, replica in self.replicas.items()}
         own_app_address = self.site.mode == commands.LOOPBACK
@@ -107,7 +104,7 @@ class Mesh:
             self.vips = placement.assign_vips(plan.services, self.network.vips.network)
         self.plan = plan
 
-    def write_cleanup(self) -> None:
+    def _write_cleanup(self) -> None:
         """Tell the reaper what to undo. Written before anything is made."""
         duties = {
             "commands": netns.teardown(self.site.run.id, self.replicas.values()) if self.network else [],
@@ -118,7 +115,7 @@ class Mesh:
         path.with_suffix(".new").replace(path)
 
     async def _make_namespaces(self, wanted: Sequence[Replica]) -> None:
-        self.write_cleanup()
+        self._write_cleanup()
         if self.network is not None:
             hosts = {replica.key: self._hosts(replica) for replica in wanted}
             await asyncio.to_thread(self.network.add, wanted, hosts)
@@ -146,8 +143,7 @@ class Mesh:
 
     async def _start_agent(self) -> None:
         root_cert = self.site.run.path / "tls" / "root-cert.pem"
-        answer = await self._when_up(self.site.ca_socket, "ca", "/v1/root")
-        root_cert.write_text(answer if isinstance(answer, str) else answer["root"], encoding="utf-8")
+        root_cert.write_text(await self._when_up(self.site.ca_socket, "ca", "/v1/root"), encoding="utf-8")
         await self._write_proxy_files()
         config = self.site.run.path / "agent.json"
         config.write_text(json.dumps(commands.agent_config(self.site, root_cert)), encoding="utf-8")
@@ -193,7 +189,7 @@ class Mesh:
         return str(answer.body["token"])
 
     async def _when_up(self, path: Path, process: str, target: str) -> Any:  # noqa: ANN401  (JSON)
-        """GET `target` as soon as the process behind the unix socket answers it."""
+        """GET `target` as soon as the process behind the unix socket answers it; StartError when it crashes or takes too long."""
         deadline = time.monotonic() + CA_SECONDS
         while time.monotonic() < deadline:
             self._fail_on_crash(process)
@@ -397,15 +393,16 @@ class Mesh:
         """
         await self.api_get("/v1/info")  # half of a change is worse than none: not while the control plane is away
         await self._when_up(self.site.ca_socket, "ca", "/v1/root")
+        running = self.replicas
         before = (self.source, self.plan, self.replicas, self.vips, self.standings)
         self.source = source
         self._place(plan)
-        gone = [replica for key, replica in before[2].items() if key not in self.replicas]
-        come = [replica for key, replica in self.replicas.items() if key not in before[2]]
+        gone = [replica for key, replica in running.items() if key not in self.replicas]
+        come = [replica for key, replica in self.replicas.items() if key not in running]
         changed = [
             (old, replica)
             for key, replica in self.replicas.items()
-            if (old := before[2].get(key)) is not None and old.workload.containers != replica.workload.containers
+            if (old := running.get(key)) is not None and old.workload.containers != replica.workload.containers
         ]
         try:
             await self._add(come)
@@ -436,7 +433,6 @@ class Mesh:
 
     async def _add(self, come: Sequence[Replica]) -> None:
         if come:
-            self.write_cleanup()
             await self._make_namespaces(come)
             self._start_apps(come)
             await self._write_proxy_files(come)

@@ -98,5 +98,5 @@ def rule_on_tcp(rule: CompiledRule) -> CompiledRule | None:
 
 def condition_test(condition: Condition, constants: Mapping[str, object]) -> Callable[[CheckInput], bool]:
     """The compiled question of a single condition, for `explain`."""
-    test = eval(f"lambda r: bool({condition.code})", {**constants, "bool": bool})  # noqa: S307 - as above
+    test = eval(f"lambda r: bool({condition.code})", {**constants, "bool": bool})  # noqa: S307 - generated names and fixed operators only, see lateen.policy.matching
     return cast("Callable[[CheckInput], bool]", test)
