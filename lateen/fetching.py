@@ -2,6 +2,7 @@
 
 import ssl
 from collections.abc import Mapping
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Final, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
@@ -28,7 +29,9 @@ def http_client(ca_file: str = "") -> httpx.AsyncClient:
     if ca_file:
         context.load_verify_locations(ca_file)
     limits = httpx.Limits(max_connections=20, max_keepalive_connections=5)
-    return httpx.AsyncClient(verify=context, follow_redirects=False, trust_env=False, limits=limits)
+    # What one server is told by another's cookies, or by those of another fetch, is nobody's business.
+    cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+    return httpx.AsyncClient(verify=context, follow_redirects=False, trust_env=False, limits=limits, cookies=cookies)
 
 
 async def get(
@@ -69,7 +72,7 @@ async def _get(client: httpx.AsyncClient, url: str, limit: int, headers: Mapping
         if response.status_code != httpx.codes.OK:
             return Answer(response.status_code, response.headers, b"")
         # Compressed bytes could unpack to far more than is counted before they are counted: they are not asked for, and not taken.
-        if response.headers.get("content-encoding", "identity").lower() != "identity":
+        if response.headers.get("content-encoding", "").lower() not in {"", "identity"}:
             raise FetchError("the answer is compressed, which was not asked for")
         body = bytearray()
         async for chunk in response.aiter_bytes():

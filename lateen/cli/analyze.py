@@ -42,7 +42,8 @@ def analyze_paths(paths: Sequence[Path]) -> list[Diagnostic]:
     What the lateen.yaml of a directory makes at start, its certificates, counts as being there.
     """
     from lateen.controlplane.native_findings import native_findings
-    from lateen.controlplane.plugin_findings import file_findings
+    from lateen.controlplane.plugin_findings import file_findings, script_findings
+    from lateen.controlplane.plugin_trial import EnvoyTrial
     from lateen.local.source import local_secrets, read_local
     from lateen.mesh.analysis import analyze as analyze_view
     from lateen.mesh.loader import load_paths
@@ -62,6 +63,7 @@ def analyze_paths(paths: Sequence[Path]) -> list[Diagnostic]:
         *analyze_view(view),
         *native_findings(view),
         *file_findings(view),
+        *script_findings(view, EnvoyTrial()),
     ]
 
 

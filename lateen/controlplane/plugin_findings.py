@@ -1,13 +1,16 @@
-"""What `analyze` says of plugins: of a running mesh what its keeper knows, of files what can be seen without running anything."""
+"""What `analyze` says of plugins: of a running mesh what its keeper knows, of files what they tell, and whether scripts load."""
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from lateen.controlplane.plugin_keeper import PluginStanding, PluginState
-from lateen.controlplane.plugin_requests import NO_LUA, NO_MODULE, NO_USE, Problem, fit, requests_of
+from lateen.controlplane.plugin_requests import NO_LUA, NO_MODULE, NO_USE, Problem, fit, refused, requests_of
+from lateen.controlplane.plugin_trial import Trial, TrialFailedError, TrialUnavailableError
+from lateen.controlplane.plugins import LuaServing
 from lateen.controlplane.wasm_binary import read_module
 from lateen.controlplane.wasm_fetch import MAX_MODULE_BYTES, check_digest
 from lateen.controlplane.wasm_url import DigestError, ModuleError
@@ -64,6 +67,31 @@ def file_findings(view: MeshView) -> tuple[Diagnostic, ...]:
         if problem is not None:
             found.append(_diagnostic(view.source(request.key), request.key, problem, Severity.ERROR, ""))
     return tuple(found)
+
+
+def script_findings(view: MeshView, trial: Trial) -> tuple[Diagnostic, ...]:
+    """Lua scripts that Envoy does not load; none where that cannot be tried. Costs a short-lived process if there is any script."""
+    scripts = [request for request in requests_of(view).values() if request.script is not None]
+    wrong = asyncio.run(_refused(trial, list(dict.fromkeys(r.script for r in scripts if r.script is not None))))
+    return tuple(
+        _diagnostic(view.source(r.key), r.key, refused(r, wrong[r.script]), Severity.ERROR, "")
+        for r in scripts
+        if r.script is not None and r.script in wrong
+    )
+
+
+async def _refused(trial: Trial, scripts: Sequence[LuaServing]) -> dict[LuaServing, str]:
+    """Those that are refused, found in halves, with the reason."""
+    if not scripts:
+        return {}
+    try:
+        reason = (await trial(scripts)).reason
+    except (TrialUnavailableError, TrialFailedError, OSError):
+        return {}
+    if not reason or len(scripts) == 1:
+        return {scripts[0]: reason} if reason else {}
+    half = len(scripts) // 2
+    return {**await _refused(trial, scripts[:half]), **await _refused(trial, scripts[half:])}
 
 
 def _diagnostic(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -19,12 +19,13 @@ import structlog
 
 from lateen.clock import Clock, sleep_unless
 from lateen.controlplane.plugin_metrics import PluginMetrics
+from lateen.controlplane.plugin_modules import Module, judged, revived, signature, together, url_key
 from lateen.controlplane.plugin_requests import NO_USE, Problem, Request, fit, refused, requests_of
-from lateen.controlplane.plugin_trial import Trial, TrialUnavailableError
-from lateen.controlplane.plugins import Awaited, LuaServing, Serving, WasmServing
+from lateen.controlplane.plugin_trial import Trial, TrialUnavailableError, Verdict
+from lateen.controlplane.plugins import Awaited, Serving, WasmServing
 from lateen.controlplane.wasm_ahead import AheadOfTime
-from lateen.controlplane.wasm_binary import ModuleFacts, read_module
-from lateen.controlplane.wasm_fetch import Credentials, Fetcher
+from lateen.controlplane.wasm_binary import ModuleFacts
+from lateen.controlplane.wasm_fetch import Fetcher
 from lateen.controlplane.wasm_store import ModuleStore
 from lateen.controlplane.wasm_url import DigestError, ModuleError, ModuleUrl
 from lateen.mesh.kinds import ResourceKey
@@ -32,7 +33,9 @@ from lateen.mesh.view import MeshView
 
 _MAX_TRIED: Final = 4_000
 _BATCH: Final = 20
+_LONGEST_DOUBT: Final = 3600.0
 _FETCHES: Final = 4
+"""At once, of each kind: files, what is asked of others, and what they have failed to give before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,8 @@ class KeeperTiming:
     retry_ceiling: float = 300.0
     look: float = 0.5
     """How often files are looked at."""
+    doubt: float = 60.0
+    """After which a trial that came to nothing is made again, doubled each time, at most an hour."""
 
 
 class PluginStanding(StrEnum):
@@ -81,24 +86,6 @@ class PluginState:
         }
 
 
-class _Module:
-    """One module that is wanted: what is held of it, and the task that gets it."""
-
-    def __init__(self, url: ModuleUrl, credentials: Credentials | None) -> None:
-        self.url = url
-        self.credentials = credentials
-        self.digest = ""
-        self.facts: ModuleFacts | None = None
-        self.unusable = ""
-        self.error = ""
-        self.other_digest = False
-        """Whether the error is that another sha256 is demanded."""
-        self.failures = 0
-        self.seen: tuple[int, ...] | None = None
-        self.wake = asyncio.Event()
-        self.task: asyncio.Task[None] | None = None
-
-
 class PluginKeeper:
     """Follows the plugins of a mesh. `serving` and `states` may be asked from any thread, all else belongs to the event loop."""
 
@@ -124,12 +111,14 @@ class PluginKeeper:
         self._timing = timing or KeeperTiming()
         self._ahead = ahead
         self._requests: Mapping[ResourceKey, Request] = {}
-        self._modules: dict[ModuleUrl, _Module] = {}
+        self._modules: dict[ModuleUrl, Module] = {}
         self._known_urls: dict[str, str] = {}
         self._tried: OrderedDict[Serving, str] = OrderedDict()
         self._good: Mapping[ResourceKey, Serving] = {}
         self._problems: Mapping[ResourceKey, Problem] = {}
-        self._fetching = asyncio.Semaphore(_FETCHES)
+        self._fitted: dict[ResourceKey, tuple[Request, ModuleFacts, WasmServing | Problem]] = {}
+        self._doubts: dict[Serving, tuple[int, float]] = {}
+        self._reading, self._fetching, self._retrying = (asyncio.Semaphore(_FETCHES) for _ in range(3))
         self._untried = asyncio.Event()
         self._tester: asyncio.Task[None] | None = None
         self._without_trial = False
@@ -167,23 +156,23 @@ class PluginKeeper:
         self._known_urls = {str(k): str(v) for k, v in urls.items()} if isinstance(urls, dict) else {}
         restored: dict[ResourceKey, Serving] = {}
         for key, value in good.items() if isinstance(good, dict) else ():
-            serving = _revived(value, self._store)
+            serving = revived(value, self._store)
             parts = key.split("/")
             if serving is not None and len(parts) == len(ResourceKey._fields):
                 restored[ResourceKey(*parts)] = serving
-                self._remember(serving, "")
         self._good = restored
 
     def follow(self, view: MeshView) -> None:
         """Get what the plugins of this view need, and nothing else."""
         self._requests = requests_of(view)
+        self._fitted.clear()
         wanted = {r.url: r.credentials for r in self._requests.values() if r.url is not None}
         for url in [u for u in self._modules if u not in wanted]:
             self._end(self._modules.pop(url))
         for url, credentials in wanted.items():
             module = self._modules.get(url)
             if module is None:
-                module = self._modules[url] = _Module(url, credentials)
+                module = self._modules[url] = Module(url, credentials)
                 module.task = asyncio.get_running_loop().create_task(self._keep(module), name=f"module {url}")
             elif module.credentials != credentials:
                 module.credentials = credentials
@@ -202,37 +191,45 @@ class PluginKeeper:
         await asyncio.gather(*(t for t in tasks if t is not None), return_exceptions=True)
 
     @staticmethod
-    def _end(module: _Module) -> asyncio.Task[None] | None:
+    def _end(module: Module) -> asyncio.Task[None] | None:
         if module.task is not None:
             module.task.cancel()
         return module.task
 
     # getting modules
 
-    async def _keep(self, module: _Module) -> None:
+    async def _keep(self, module: Module) -> None:
         await self._from_store(module)
         while True:
             module.wake.clear()
-            if module.url.kind == "file":
-                seen = await asyncio.to_thread(_signature, Path(module.url.url))
-                if seen != module.seen:
-                    module.seen = seen
-                    await self._attempt(module)
-            elif not module.digest or module.failures or module.url.always:
+            seen, lost = await asyncio.to_thread(self._look, module)
+            new = not module.digest or module.failures or module.url.always
+            if lost or (seen != module.seen if module.url.kind == "file" else new):
+                module.seen = seen
                 await self._attempt(module)
             await self._pause(module)
 
-    async def _from_store(self, module: _Module) -> None:
+    def _look(self, module: Module) -> tuple[tuple[int, ...], bool]:
+        """What its file looks like from outside, and whether what we keep of it is not there any more."""
+        lost = module.facts is not None and not self._store.path(module.digest).exists()
+        return signature(Path(module.url.url)) if module.url.kind == "file" else (), lost
+
+    async def _from_store(self, module: Module) -> None:
         """A module that is not always asked for again, and was had before."""
-        digest = self._known_urls.get(_url_key(module.url), "")
-        if digest and module.url.kind != "file":
+        digest = self._known_urls.get(url_key(module.url), "")
+        if not digest or module.url.kind == "file":
+            return
+        try:
             data = await asyncio.to_thread(self._store.get, digest)
             if data is not None:
                 await self._take(module, data)
+        except OSError as error:
+            self._log.error("a stored module cannot be used, it is fetched again", sha256=digest, error=str(error))
 
-    async def _attempt(self, module: _Module) -> None:
+    async def _attempt(self, module: Module) -> None:
+        lane = self._reading if module.url.kind == "file" else self._retrying if module.failures else self._fetching
         try:
-            async with self._fetching:
+            async with lane:
                 data = await self._fetcher.fetch(module.url, module.credentials)
                 await self._take(module, data)
             self._metrics.fetches.labels("ok").inc()
@@ -247,30 +244,29 @@ class PluginKeeper:
             self._failed(module, f"{type(error).__name__}: {error}")
         self._settle()
 
-    async def _take(self, module: _Module, data: bytes) -> None:
-        digest = await asyncio.to_thread(self._store.put, data)
+    async def _take(self, module: Module, data: bytes) -> None:
+        digest, facts, unusable = await asyncio.to_thread(judged, data)
+        if facts is not None:  # nothing else is written where proxies may read
+            await asyncio.to_thread(self._store.put, data)
         new = digest != module.digest
         if new:
-            module.facts, module.unusable = None, ""
-            try:
-                module.facts = await asyncio.to_thread(read_module, data)
-            except ModuleError as error:
-                module.unusable = str(error)
+            module.facts, module.unusable = facts, unusable
         module.digest, module.error, module.failures = digest, "", 0
         if new:
             self._log.info("module taken over", url=str(module.url), sha256=digest, bytes=len(data))
-            if module.url.kind != "file":
-                self._known_urls[_url_key(module.url)] = digest
+            if module.url.kind != "file" and facts is not None:
+                self._known_urls[url_key(module.url)] = digest
+            await self._prune()
         self._settle()
 
-    def _failed(self, module: _Module, error: str) -> None:
+    def _failed(self, module: Module, error: str) -> None:
         module.failures += 1
         self._metrics.fetches.labels("failed").inc()
         if error != module.error:
             module.error = error
             self._log.warning("module cannot be fetched", url=str(module.url), error=error, keeping=bool(module.digest))
 
-    async def _pause(self, module: _Module) -> None:
+    async def _pause(self, module: Module) -> None:
         timing = self._timing
         delay = timing.look if module.url.kind == "file" else timing.refresh
         if module.failures and module.url.kind != "file":
@@ -282,8 +278,7 @@ class PluginKeeper:
 
     async def _try_all(self) -> None:
         while True:
-            await self._untried.wait()
-            self._untried.clear()
+            await self._until_untried()
             while True:
                 if batch := self._next_batch():
                     await self._try(batch)
@@ -293,14 +288,34 @@ class PluginKeeper:
                     break
                 self._settle()
 
+    async def _until_untried(self) -> None:
+        """Wait for something new, or for the next of those that are to be tried again."""
+        while not self._untried.is_set():
+            if not self._doubts:
+                await self._untried.wait()
+                break
+            left = min(at for _, at in self._doubts.values()) - self._clock.monotonic()
+            await sleep_unless(self._clock, max(left, 0.0), self._untried)
+            self._try_again()
+        self._untried.clear()
+
+    def _try_again(self) -> None:
+        now = self._clock.monotonic()
+        wanted = {self._wanted(request) for request in self._requests.values()}
+        for serving, (_, at) in list(self._doubts.items()):
+            if serving not in wanted:
+                del self._doubts[serving]
+            elif at <= now and self._tried.pop(serving, None) is not None:
+                self._untried.set()
+
     def _next_batch(self) -> list[Serving]:
-        """Some that share a VM, or some scripts: one process can try them all."""
+        """Some scripts, else some that share a VM: one process can try them all."""
         waiting = dict.fromkeys(s for r in self._requests.values() if isinstance(s := self._wanted(r), Serving))
         untried = [serving for serving in waiting if serving not in self._tried]
         if not untried:
             return []
-        first = _together(untried[0])
-        return [serving for serving in untried if _together(serving) == first][:_BATCH]
+        first = min(map(together, untried), key=bool)  # scripts take no time
+        return [serving for serving in untried if together(serving) == first][:_BATCH]
 
     def _next_unfinished(self) -> list[Serving]:
         """Those of one module that Envoy takes, but nothing was decided about its machine code."""
@@ -330,26 +345,38 @@ class PluginKeeper:
 
     async def _try(self, batch: list[Serving]) -> None:
         try:
-            reason = await self._trial(batch)
-            if reason and len(batch) > 1:
-                for serving in batch:
-                    self._remember(serving, await self._trial([serving]))
-                return
+            verdict = await self._trial(batch)
         except TrialUnavailableError as error:
             if not self._without_trial:
                 self._log.warning("plugins are not tried before they are pushed", reason=str(error))
-            self._without_trial, reason = True, ""
-        except Exception as error:  # noqa: BLE001 - the others must be tried
-            self._log.exception("a plugin could not be tried")
-            reason = f"it could not be tried: {type(error).__name__}: {error}"
+            self._without_trial, verdict = True, Verdict("", 0)
+        except Exception as error:  # noqa: BLE001 - the others must be tried, and this one again
+            self._log.error("a plugin could not be tried", reason=str(error), plugins=len(batch))
+            self._doubt(batch, f"it could not be tried: {error}")
+            return
+        if verdict.reason and len(batch) > 1:
+            half = len(batch) // 2
+            await self._try(batch[:half])
+            await self._try(batch[half:])
+            return
+        self._metrics.trials.labels("refused" if verdict.reason else "ok").inc(verdict.tried)
         for serving in batch:
+            self._doubts.pop(serving, None)
+            self._remember(serving, verdict.reason)
+
+    def _doubt(self, batch: list[Serving], reason: str) -> None:
+        """Nothing is known of these: for now they count as refused."""
+        self._metrics.trials.labels("failed").inc(len(batch))
+        for serving in batch:
+            times, _ = self._doubts.get(serving, (0, 0.0))
+            later = min(self._timing.doubt * 2.0 ** min(times, 20), _LONGEST_DOUBT)
+            self._doubts[serving] = times + 1, self._clock.monotonic() + later
             self._remember(serving, reason)
 
     def _remember(self, serving: Serving, reason: str) -> None:
         self._tried[serving] = reason
-        self._metrics.trials.labels("refused" if reason else "ok").inc()
         while len(self._tried) > _MAX_TRIED:
-            self._tried.popitem(last=False)
+            self._doubts.pop(self._tried.popitem(last=False)[0], None)
 
     # judging
 
@@ -364,7 +391,12 @@ class PluginKeeper:
             return request.blamed(f"{module.url}: {module.error}", digest=module.other_digest)
         if module.facts is None:
             return Problem(NO_USE, (*request.base, "url"), module.unusable)
-        return fit(request, module.digest, str(self._store.path(module.digest)), module.facts)
+        known = self._fitted.get(request.key)
+        if known is not None and known[0] is request and known[1] is module.facts:
+            return known[2]
+        found = fit(request, module.digest, str(self._store.path(module.digest)), module.facts)
+        self._fitted[request.key] = request, module.facts, found
+        return found
 
     def _state(self, request: Request) -> PluginState:
         wanted, good = self._wanted(request), self._good.get(request.key)
@@ -409,44 +441,14 @@ class PluginKeeper:
 
     def _save(self) -> None:
         """A few kilobytes, and only when something else is served: written in place."""
-        live = {_url_key(url) for url in self._modules}
-        self._known_urls = {key: value for key, value in self._known_urls.items() if key in live}
         good = {str(key): asdict(serving) for key, serving in self._good.items()}
         if good or self._store.directory.is_dir():
             self._store.save_state({"urls": self._known_urls, "good": good})
+
+    async def _prune(self) -> None:
+        """Forget what nobody has asked for in a long time, and all that is known of other addresses."""
+        live = {url_key(url) for url in self._modules}
+        self._known_urls = {key: value for key, value in self._known_urls.items() if key in live}
         held = {module.digest for module in self._modules.values()}
         served = {serving.digest for serving in self._good.values() if isinstance(serving, WasmServing)}
-        self._metrics.stored.set(self._store.prune(held | served))
-
-
-def _together(serving: Serving) -> str:
-    return serving.digest if isinstance(serving, WasmServing) else ""
-
-
-def _url_key(url: ModuleUrl) -> str:
-    return f"{url.kind} {url.image or url.url} {url.sha256} {'/'.join(url.secret)}"
-
-
-def _signature(path: Path) -> tuple[int, ...]:
-    try:
-        status = path.stat()
-    except OSError:
-        return ()
-    return (status.st_mtime_ns, status.st_size, status.st_ino)
-
-
-def _revived(value: Any, store: ModuleStore) -> Serving | None:  # noqa: ANN401 - JSON of our own
-    """What `asdict` made, if its module is still there."""
-    try:
-        if set(value) == {"code"}:
-            return LuaServing(str(value["code"]))
-        digest = str(value["digest"])
-        if store.get(digest) is None:
-            return None
-        pairs: Iterable[tuple[str, str]] = ((str(k), str(v)) for k, v in value["env"])
-        return WasmServing(
-            digest, str(store.path(digest)), str(value["name"]), str(value["configuration"]), tuple(pairs),
-            tuple(map(str, value["host_env"])), bool(value["ours"]), bool(value["network"]),
-        )  # fmt: skip
-    except (KeyError, TypeError, ValueError):
-        return None
+        self._metrics.stored.set(await asyncio.to_thread(self._store.prune, held | served))

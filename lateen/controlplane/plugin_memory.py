@@ -14,7 +14,7 @@ from typing import Final
 
 import structlog
 
-from lateen.controlplane.plugin_trial import Trial, TrialUnavailableError
+from lateen.controlplane.plugin_trial import Trial, TrialUnavailableError, Verdict
 from lateen.controlplane.plugins import LuaServing, Serving
 from lateen.envoy_binary import envoy_path
 
@@ -39,16 +39,16 @@ class RememberedTrial:
         self._good: dict[str, None] | None = None
         self._log = structlog.get_logger()
 
-    async def __call__(self, servings: Sequence[Serving]) -> str:
+    async def __call__(self, servings: Sequence[Serving]) -> Verdict:
         """See `Trial`: only those are tried that are not remembered."""
         good, keys = await asyncio.to_thread(self._look_up, servings)
         left = [serving for serving in servings if keys[serving] not in good]
         if not left:
-            return ""
-        reason = await self._trial(left)
-        if not reason:
+            return Verdict("", 0)
+        verdict = await self._trial(left)
+        if not verdict.reason:
             await asyncio.to_thread(self._remember, good, [keys[serving] for serving in left])
-        return reason
+        return verdict
 
     def _look_up(self, servings: Iterable[Serving]) -> tuple[dict[str, None], dict[Serving, str]]:
         if self._good is None:

@@ -15,7 +15,10 @@ class PluginMetrics:
         """Register everything."""
         self.fetches = Counter("lateen_module_fetches", "Fetches of plugins' modules", ["outcome"], registry=registry)
         self.trials = Counter(
-            "lateen_plugin_trials", "Plugins tried in an Envoy of their own", ["outcome"], registry=registry
+            "lateen_plugin_trials",
+            "Plugins tried in an Envoy of their own: ok, refused, or failed (tried again)",
+            ["outcome"],
+            registry=registry,
         )
         self.natives = Counter(
             "lateen_modules_ahead_of_time",

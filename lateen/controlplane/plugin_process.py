@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 _CPU_SECONDS: Final = 240
@@ -30,9 +31,7 @@ async def run_bounded(
         env=env, start_new_session=True,
     )  # fmt: skip
     try:
-        with contextlib.suppress(ProcessLookupError):
-            # Should we die meanwhile, an endless loop ends all the same.
-            resource.prlimit(process.pid, resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
+        _bind(process.pid, cpu_seconds)
         async with asyncio.timeout(seconds):
             output = await _bounded(process)
             status = await process.wait()
@@ -44,6 +43,15 @@ async def run_bounded(
         if process.returncode is None:
             await process.wait()
     return status, output
+
+
+def _bind(pid: int, cpu_seconds: int) -> None:
+    """Should we die meanwhile, an endless loop ends all the same; should memory run out, it goes first."""
+    with contextlib.suppress(ProcessLookupError):
+        resource.prlimit(pid, resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
+        resource.prlimit(pid, resource.RLIMIT_CORE, (0, 0))
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{pid}/oom_score_adj").write_text("1000")
 
 
 async def _bounded(process: asyncio.subprocess.Process) -> str:

@@ -138,7 +138,10 @@ def fit(request: Request, digest: str, path: str, facts: ModuleFacts) -> WasmSer
         if name not in facts.filters:
             return Problem(NO_FIT, where, f"the module has no filter {name}, only {known}")
         config = config or {}
-        wrong = check_config(facts.filters[name], config)
+        try:
+            wrong = check_config(facts.filters[name], config)
+        except (TypeError, ValueError, KeyError, AttributeError, RecursionError):  # a schema can be anything
+            return Problem(NO_USE, (*request.base, "url"), f"its manifest is damaged: {name} has no usable schema")
         if wrong:
             below, message = wrong[0]
             more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""

@@ -1,14 +1,19 @@
-"""Does Envoy take it? Modules and scripts are loaded once in an `envoy --mode validate` of their own, before any proxy sees them."""
+"""Does Envoy take it? Modules and scripts are loaded once in an `envoy --mode validate` of their own, before any proxy sees them.
+
+A module is in V8's sandbox there, as in a proxy. Envoy's Lua is in none: a script could open files and run commands, here with the
+rights of the control plane. So a trial's script is loaded by another one, script_trial.lua, that gives it nothing to do so with.
+"""
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import signal
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from google.protobuf import json_format
 
@@ -27,8 +32,10 @@ from lateen.mesh.kinds import ResourceKey
 from lateen.mesh.plugins import Phase, Plugin
 
 _SECONDS: Final = 180.0
-_SCRIPT_SECONDS: Final = 30.0
+_SCRIPT_SECONDS: Final = 60.0
 _CPU_SECONDS: Final = 120
+_SCRIPT_CPU_SECONDS: Final = 10
+_SANDBOX: Final = Path(__file__).with_name("script_trial.lua")
 _MAX_REASONS: Final = 20
 _LOGGED: Final = re.compile(r"\[(?:error|critical)\]\[wasm\].*? wasm log [^:]*: (.*)")
 _FAILED: Final = re.compile(r"Wasm VM failed (.*)")
@@ -41,11 +48,22 @@ class TrialUnavailableError(Exception):
     """There is no Envoy here to try anything with."""
 
 
+class TrialFailedError(Exception):
+    """The trial itself came to nothing, for want of time or memory: another one may do better."""
+
+
+class Verdict(NamedTuple):
+    """Why Envoy refuses one of those tried, empty when it takes all; and how many of them an Envoy was really asked about."""
+
+    reason: str
+    tried: int
+
+
 class Trial(Protocol):
     """Tries what is to be served."""
 
-    async def __call__(self, servings: Sequence[Serving]) -> str:
-        """Why Envoy refuses one of them; empty when it takes all. TrialUnavailableError when that cannot be known."""
+    async def __call__(self, servings: Sequence[Serving]) -> Verdict:
+        """The verdict; TrialUnavailableError when there can be none, TrialFailedError when there is none this time."""
         ...
 
 
@@ -56,8 +74,11 @@ class EnvoyTrial:
         """`seconds` bound one trial."""
         self._seconds = seconds
 
-    async def __call__(self, servings: Sequence[Serving]) -> str:
+    async def __call__(self, servings: Sequence[Serving]) -> Verdict:
         """See `Trial`."""
+        return Verdict(await self._reason(servings), len(servings))
+
+    async def _reason(self, servings: Sequence[Serving]) -> str:
         try:
             envoy = envoy_path()
         except FileNotFoundError as error:
@@ -67,19 +88,23 @@ class EnvoyTrial:
             config.write_text(trial_config(servings))
             command = [str(envoy), "-c", str(config), "--mode", "validate"]
             command += ["--disable-hot-restart", "-l", "error", "--concurrency", "1"]
-            scripts = all(isinstance(serving, LuaServing) for serving in servings)
-            return await self._run(command, min(self._seconds, _SCRIPT_SECONDS) if scripts else self._seconds)
+            if all(isinstance(serving, LuaServing) for serving in servings):
+                return await self._run(command, min(self._seconds, _SCRIPT_SECONDS), _SCRIPT_CPU_SECONDS)
+            return await self._run(command, self._seconds, _CPU_SECONDS)
 
-    async def _run(self, command: Sequence[str], seconds: float) -> str:
+    @staticmethod
+    async def _run(command: Sequence[str], seconds: float, cpu_seconds: int) -> str:
         try:
             # Nothing of our environment is a module's business.
-            status, output = await run_bounded(command, seconds, cpu_seconds=_CPU_SECONDS, env={"PATH": os.defpath})
+            status, output = await run_bounded(command, seconds, cpu_seconds=cpu_seconds, env={"PATH": os.defpath})
         except ProcessTooSlowError:
-            return f"it did not start within {seconds:g} s"
+            raise TrialFailedError(f"it did not start within {seconds:g} s") from None
         if status == 0:
             return ""
         if status == -signal.SIGXCPU:
-            return f"it did not start within {_CPU_SECONDS} s of CPU"
+            return f"it did not start within {cpu_seconds} s of CPU"
+        if status == -signal.SIGKILL:
+            raise TrialFailedError("it was killed: is there enough memory for it?")
         return reason(output) or f"envoy ended with status {status}"
 
 
@@ -90,9 +115,21 @@ def reason(output: str) -> str:
     script = _LUA.search(text)
     if script:
         return f"line {script[1]}: {script[2].strip()}"
+    text = text.removeprefix("script load error: ")
     said = list(dict.fromkeys(line.strip() for line in _LOGGED.findall(output)))[:_MAX_REASONS]
     failed = [line.strip() for line in _FAILED.findall(output) if line.strip() not in _OBVIOUS]
     return "; ".join(said) or "; ".join(dict.fromkeys(failed)) or text
+
+
+def sandboxed(code: str) -> str:
+    """A script that loads another one where it can do nothing, and fails as that one does."""
+    level = next(level for level in map("=".__mul__, range(len(code) + 1)) if f"]{level}]" not in code)
+    return _sandbox().replace("CODE,", f"[{level}[\n{code} ]{level}],")
+
+
+@functools.cache
+def _sandbox() -> str:
+    return _SANDBOX.read_text(encoding="utf-8")
 
 
 def trial_config(servings: Sequence[Serving]) -> str:
@@ -107,7 +144,8 @@ def trial_bootstrap(servings: Sequence[Serving]) -> bootstrap_pb2.Bootstrap:
     for index, serving in enumerate(servings):
         network = not isinstance(serving, LuaServing) and serving.network
         plugin = Plugin(ResourceKey("WasmPlugin", "trial", str(index)), Phase.LAST, network, False, ())  # noqa: FBT003
-        config = packed(filter_config(plugin, serving))
+        tried = LuaServing(sandboxed(serving.code)) if isinstance(serving, LuaServing) else serving
+        config = packed(filter_config(plugin, tried))
         if network:
             chain.filters.add(name=str(index), typed_config=config)
         else:

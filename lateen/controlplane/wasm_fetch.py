@@ -76,7 +76,7 @@ class Fetcher:
             if answer.status != httpx.codes.OK:
                 raise ModuleError(f"the server answers {answer.status}")
             data = answer.body
-        check_digest(data, url.sha256)
+        await asyncio.to_thread(check_digest, data, url.sha256)
         return data
 
 

@@ -6,6 +6,7 @@ configuration layer, or as `plugin.wasm` in a tar+gzip layer. Here any image wil
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import io
@@ -39,6 +40,8 @@ _MAX_TOKEN: Final = 64 * 1024
 _PARAMETER: Final = re.compile(r'(\w+)="([^"]*)"')
 _WASM: Final = b"\x00asm"
 _GZIP: Final = b"\x1f\x8b"
+_ZSTD: Final = b"\x28\xb5\x2f\xfd"
+_DIGEST: Final = re.compile(r"sha256:[a-f0-9]{64}")
 _PREFERRED: Final = "plugin.wasm"
 
 
@@ -52,9 +55,13 @@ async def pull(
     if not isinstance(layers, list) or not layers:
         raise ModuleError("the image has no layers")
     module = await _module(registry, [layer for layer in layers if isinstance(layer, dict)], limit)
-    if sha256 and sha256 not in digests and sha256 != hashlib.sha256(module).hexdigest():
+    if sha256 and sha256 not in digests and sha256 != await asyncio.to_thread(_digest, module):
         raise DigestError(f"the image's sha256 is {digests[0]}, not {sha256}")
     return module
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 async def _manifest(registry: _Registry, reference: str) -> tuple[Mapping[str, Any], list[str]]:
@@ -68,6 +75,8 @@ async def _manifest(registry: _Registry, reference: str) -> tuple[Mapping[str, A
         if not isinstance(entries, list):
             return manifest, digests
         reference = _chosen(entries)
+        if not _DIGEST.fullmatch(reference):
+            raise ModuleError("the image's index has an entry without a sha256 digest")
     raise ModuleError("an index of indexes is not an image")
 
 
@@ -75,8 +84,11 @@ def _chosen(entries: Sequence[Any]) -> str:
     """Of several platforms the one for Wasm, else the one that servers run on; the module is the same in all of them."""
 
     def rank(entry: Mapping[str, Any]) -> int:
-        platform = entry.get("platform") or {}
-        return {"wasm": 0, "wasm32": 0, "amd64": 1}.get(str(platform.get("architecture")), 2)
+        platform = entry.get("platform")
+        machine = str(platform.get("architecture")) if isinstance(platform, dict) else ""
+        return {"wasm": 0, "wasm32": 0, "amd64": 1, "unknown": 3}.get(
+            machine, 2
+        )  # unknown: where an image came from, not an image
 
     found = sorted((e for e in entries if isinstance(e, dict) and isinstance(e.get("digest"), str)), key=rank)
     if not found:
@@ -93,12 +105,11 @@ async def _module(registry: _Registry, layers: Sequence[Mapping[str, Any]], limi
     left = limit
     for layer in candidates:
         digest = str(layer.get("digest"))
-        if not re.fullmatch(r"sha256:[a-f0-9]{64}", digest):
+        if not _DIGEST.fullmatch(digest):
             raise ModuleError("a layer of the image has no sha256 digest")
         answer = await registry.get(f"blobs/{digest}", left, "*/*")
-        check_digest(answer.body, digest.removeprefix("sha256:"))
         left -= len(answer.body)
-        found.update(_modules_in(answer.body, digest, limit))
+        found.update(await asyncio.to_thread(_modules_in, answer.body, digest, limit))
     if _PREFERRED in found:
         return found[_PREFERRED]
     if len(set(found.values())) != 1:
@@ -111,34 +122,47 @@ def _is_wasm(media_type: str) -> bool:
     return "wasm" in kind and "config" not in kind and not kind.endswith(("tar", "gzip", "zstd", "json"))
 
 
-def _modules_in(data: bytes, name: str, limit: int) -> Iterator[tuple[str, bytes]]:
+def _modules_in(data: bytes, digest: str, limit: int) -> dict[str, bytes]:
     """The modules of a layer: the layer itself, or files in its tar. A later layer's file replaces an earlier one's."""
+    check_digest(data, digest.removeprefix("sha256:"))
+    if data.startswith(_ZSTD):
+        raise ModuleError("a layer of the image is packed with zstd: push it with gzip")
     if data.startswith(_GZIP):
         data = _unzipped(data, limit)
     if data.startswith(_WASM):
-        yield name, data
-        return
+        return {digest: data}
     try:
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
-            for index, member in enumerate(archive):
-                if index >= _MAX_MEMBERS:
-                    raise ModuleError(f"a layer of the image has more than {_MAX_MEMBERS} files")
-                file = archive.extractfile(member) if member.isreg() else None
-                if file is not None and file.read(len(_WASM)) == _WASM:
-                    yield member.name.removeprefix("./"), _WASM + file.read()
-    except tarfile.TarError:
-        return
+        return dict(_files_in(data))
+    except (tarfile.TarError, ValueError, OverflowError, EOFError):
+        return {}
+
+
+def _files_in(data: bytes) -> Iterator[tuple[str, bytes]]:
+    with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
+        for index, member in enumerate(archive):
+            if index >= _MAX_MEMBERS:
+                raise ModuleError(f"a layer of the image has more than {_MAX_MEMBERS} files")
+            # A sparse file could claim to be any number of terabytes.
+            file = archive.extractfile(member) if member.isreg() and not member.issparse() else None
+            if file is not None and file.read(len(_WASM)) == _WASM:
+                yield member.name.removeprefix("./"), _WASM + file.read()
 
 
 def _unzipped(data: bytes, limit: int) -> bytes:
-    decompressor = zlib.decompressobj(16 + zlib.MAX_WBITS)
-    try:
-        result = decompressor.decompress(data, limit)
-    except zlib.error:
-        raise ModuleError("a layer of the image is damaged") from None
-    if decompressor.unconsumed_tail:
-        raise ModuleError(f"a layer of the image unpacks to more than {limit} bytes")
-    return result
+    """All members of a gzip file: some tools begin a new one for every file of a tar."""
+    result = bytearray()
+    while data.startswith(_GZIP):
+        decompressor = zlib.decompressobj(16 + zlib.MAX_WBITS)
+        try:
+            result += decompressor.decompress(data, limit - len(result) + 1)
+        except zlib.error:
+            raise ModuleError("a layer of the image is damaged") from None
+        if len(result) > limit:
+            raise ModuleError(f"a layer of the image unpacks to more than {limit} bytes")
+        if not decompressor.eof:
+            raise ModuleError("a layer of the image is cut off")
+        data = decompressor.unused_data
+    return bytes(result)
 
 
 class _Registry:

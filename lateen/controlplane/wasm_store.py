@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ import structlog
 MAX_STORE_BYTES = 1024 * 1024 * 1024
 _STATE = "plugins.json"
 _SUFFIX = ".wasm"
+_UNFINISHED = ".new-"
+_ABANDONED_SECONDS = 3600
 
 
 class ModuleStore:
@@ -34,10 +37,18 @@ class ModuleStore:
     def put(self, data: bytes) -> str:
         """Keep a module; returns its digest. OSError when there is no room."""
         digest = hashlib.sha256(data).hexdigest()
-        if not self.path(digest).exists():
+        if not self._has(digest, data):
             self._write(self.path(digest), data, 0o644)
         self._touch(digest)
         return digest
+
+    def _has(self, digest: str, data: bytes) -> bool:
+        """Whether it is there, and not cut short when the power failed."""
+        try:
+            path = self.path(digest)
+            return path.stat().st_size == len(data) and path.read_bytes() == data
+        except OSError:
+            return False
 
     def get(self, digest: str) -> bytes | None:
         """The module, if it is there and whole."""
@@ -47,14 +58,22 @@ class ModuleStore:
             return None
         if hashlib.sha256(data).hexdigest() != digest:
             self._log.error("a stored module is damaged, it will be fetched again", path=str(self.path(digest)))
-            self.path(digest).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self.path(digest).unlink()
             return None
         self._touch(digest)
         return data
 
     def prune(self, used: Collection[str]) -> int:
-        """Delete the longest unused modules beyond the bound; those in `used` always stay. Returns how many there are then."""
+        """Delete the longest unused modules beyond the bound; those in `used` always stay. Returns how many there are then.
+
+        What a process that was killed had begun to write goes too.
+        """
         found = []
+        for path in self.directory.glob(f"{_UNFINISHED}*"):
+            with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
+                    path.unlink()
         for path in self.directory.glob(f"*{_SUFFIX}"):
             with contextlib.suppress(OSError):
                 status = path.stat()
@@ -88,7 +107,7 @@ class ModuleStore:
         if not self.directory.is_dir():
             self.directory.mkdir(parents=True, exist_ok=True)
             self.directory.chmod(0o711)
-        descriptor, temporary = tempfile.mkstemp(dir=self.directory, prefix=".new-")
+        descriptor, temporary = tempfile.mkstemp(dir=self.directory, prefix=_UNFINISHED)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)

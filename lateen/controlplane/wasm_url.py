@@ -14,6 +14,7 @@ DEFAULT_REGISTRY = "docker.io"
 _DIGEST = re.compile(r"[a-f0-9]{64}")
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
 _REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
+_HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _LOCAL = re.compile(r"localhost|127(?:\.\d{1,3}){3}|\[::1\]")
 
@@ -91,7 +92,10 @@ def parse_module_url(wasm: WasmConfig, namespace: str, directory: Path | None) -
             path = directory / path
         return ModuleUrl("file", str(path), wanted)
     if scheme in {"http", "https"}:
-        asked = parse_qs(urlsplit(wasm.url).query).get("sha256", [""])[0]
+        try:
+            asked = parse_qs(urlsplit(wasm.url).query).get("sha256", [""])[0].lower()
+        except ValueError as error:
+            raise ModuleError(f"{wasm.url[:200]} is no address: {error}") from None
         return ModuleUrl("web", wasm.url, _agreed(wanted, asked), always)
     image, digest = _image(rest)
     unsettled = wasm.image_pull_policy in {None, PullPolicy.UNSPECIFIED_POLICY}
@@ -116,11 +120,11 @@ def _image(text: str) -> tuple[Image, str]:
     repository, colon, tag = repository.partition(":")
     if host == DEFAULT_REGISTRY and "/" not in repository:
         repository = f"library/{repository}"
-    if not _REPOSITORY.fullmatch(repository) or (colon and not _TAG.fullmatch(tag)):
+    if not (_HOST.fullmatch(host) and _REPOSITORY.fullmatch(repository)) or (colon and not _TAG.fullmatch(tag)):
         raise ModuleError(f"{text} is not the name of an image")
     if not at:
         return Image(host, repository, tag or "latest"), ""
     algorithm, _, value = digest.partition(":")
     if algorithm != "sha256" or not _DIGEST.fullmatch(value):
-        raise ModuleError(f"{digest} is not sha256: and 64 hexadecimal digits")
+        raise ModuleError(f"{digest} is not sha256: and 64 hexadecimal digits in lower case")
     return Image(host, repository, digest), value

@@ -2,6 +2,7 @@
 
 from enum import StrEnum
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -28,6 +29,10 @@ def _module_url(value: str) -> str:
     scheme = scheme_of(value)
     if scheme is None:
         scheme = scheme_of(f"http://{value}")
+    try:
+        urlsplit(value)
+    except ValueError as error:  # brackets that do not fit, as Go's parser has it
+        raise PydanticCustomError("url", "url is no address: {reason}", {"reason": str(error)}) from None
     if scheme not in _SCHEMES:
         raise PydanticCustomError("url", "url must have schema one of [http, https, file, oci]")
     return value

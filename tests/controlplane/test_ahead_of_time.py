@@ -79,7 +79,7 @@ class Rig:
 
 async def taken(serving: WasmServing, path: Path) -> str:
     """Why the real Envoy refuses a file with machine code, if it does."""
-    return await EnvoyTrial()([replace(serving, native=Native(str(path), ""))])
+    return (await EnvoyTrial()([replace(serving, native=Native(str(path), ""))])).reason
 
 
 @pytest.fixture(scope="module")

@@ -8,17 +8,20 @@ import contextlib
 import hashlib
 import json
 import os
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from lateen.clock import SystemClock
-from lateen.controlplane.plugin_findings import file_findings, plugin_findings
+from lateen.controlplane.plugin_findings import file_findings, plugin_findings, script_findings
 from lateen.controlplane.plugin_keeper import KeeperTiming, PluginKeeper, PluginStanding
+from lateen.controlplane.plugin_memory import RememberedTrial
 from lateen.controlplane.plugin_metrics import PluginMetrics
-from lateen.controlplane.plugin_trial import EnvoyTrial, Trial, TrialUnavailableError
+from lateen.controlplane.plugin_trial import EnvoyTrial, Trial, TrialFailedError, TrialUnavailableError, Verdict
 from lateen.controlplane.plugins import Awaited, LuaServing, Serving, WasmServing
 from lateen.controlplane.wasm_fetch import Fetcher
 from lateen.controlplane.wasm_store import ModuleStore
@@ -37,7 +40,7 @@ SCHEMA = {"type": "object", "additionalProperties": False, "properties": {"messa
 OURS = module("ours", {"one": SCHEMA | {"required": ["message"]}, "two": SCHEMA})
 WASM = "application/vnd.module.wasm.content.layer.v1+wasm"
 PATIENCE = 60.0
-QUICK = KeeperTiming(refresh=0.05, retry_first=0.02, retry_ceiling=0.05, look=0.02)
+QUICK = KeeperTiming(refresh=0.05, retry_first=0.02, retry_ceiling=0.05, look=0.02, doubt=0.02)
 
 
 class Rig:
@@ -277,7 +280,8 @@ async def test_a_script_is_tried_and_its_error_stands_on_its_line(rig: Rig) -> N
 
 async def test_a_script_that_never_ends_is_refused_and_leaves_no_process(rig: Rig) -> None:
     endless = LuaServing("while true do end")
-    assert await EnvoyTrial(seconds=1.0)([endless]) == "it did not start within 1 s"
+    with pytest.raises(TrialFailedError, match="it did not start within 1 s"):
+        await EnvoyTrial(seconds=1.0)([endless])
     assert not [line for line in _command_lines() if "lateen-trial-" in line and b"validate" in line.encode()]
 
 
@@ -287,6 +291,93 @@ def _command_lines() -> Iterator[str]:
         with contextlib.suppress(OSError):
             if path.read_text().rpartition(")")[2].split()[1] == str(os.getpid()):
                 yield path.with_name("cmdline").read_text().replace("\0", " ")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "os.execute('touch HERE')",
+        "io.open('HERE', 'w')",
+        "local ffi = require('ffi')\nffi.cdef[[int creat(const char *, int);]]\nffi.C.creat('HERE', 420)",
+        "getfenv(0).os.execute('touch HERE')",
+        "pcall(load, [=[os.execute('touch HERE')]=])",
+        "local home = os.getenv('HOME')\nlocal length = #home",
+    ],
+)
+async def test_a_script_can_do_nothing_to_the_control_plane(tmp_path: Path, code: str) -> None:
+    here = tmp_path / "touched"
+    assert await EnvoyTrial()([LuaServing(code.replace("HERE", str(here)))]) == ("", 1)
+    assert not here.exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("x = 1\n\nlocal y = nothing.of_it", "line 3: attempt to index global 'nothing' (a nil value)"),
+        ("x = ']]' -- ]=]\ny = {1} z = y[1]", ""),
+        ("assert(bit.band(math.floor(3.5), 1) == 1 and ('x'):rep(2) == 'xx')", ""),
+        ("\x1bLJ\x02", "attempt to load chunk with wrong mode"),
+        ("error('as it is written')", "line 1: as it is written"),
+    ],
+)
+async def test_what_a_trial_says_of_scripts(code: str, said: str) -> None:
+    assert (await EnvoyTrial()([LuaServing(code)])).reason == said
+
+
+def test_scripts_in_files_are_tried_too(tmp_path: Path) -> None:
+    codes = {"first": "x = 1", "second": "x = 1\ny = = 2", "third": "z = 1"}
+    texts = [script(code).replace("name: p", f"name: {name}") for name, code in codes.items()]
+    loaded = load_text("---\n".join(texts), str(tmp_path / "p.yaml"))
+    view = MeshView.build(loaded.resources, MeshConfig())
+    (finding,) = script_findings(view, EnvoyTrial())
+    assert (finding.code, finding.resource, finding.line) == ("LTN0404", "TrafficExtension/default/second", 16)
+    assert script_findings(MeshView.build((), MeshConfig()), NoEnvoy()) == ()
+
+
+async def test_nothing_but_modules_is_put_where_proxies_read(rig: Rig) -> None:
+    (rig.directory / "secret").write_bytes(b"of the control plane's host")
+    rig.follow(plugin("file://secret"))
+    await rig.settled()
+    assert rig.findings()[0].message == "it is not a WebAssembly module"
+    assert not list(rig.directory.glob("modules/*.wasm"))
+
+
+async def test_a_module_that_somebody_deletes_is_put_back(rig: Rig) -> None:
+    (rig.directory / "a.wasm").write_bytes(module("a"))
+    rig.follow(plugin("file://a.wasm"))
+    await rig.settled()
+    kept = rig.store.path(rig.module())
+    kept.unlink()
+    await rig.until(kept.exists)
+
+
+async def test_servers_that_never_answer_keep_nobody_else_waiting(rig: Rig, web: WebServer) -> None:
+    """They hold all places for fetches: files have their own."""
+    ended = threading.Event()
+
+    def never() -> Reply:
+        ended.wait(PATIENCE)
+        return Reply()
+
+    try:
+        for number in range(6):
+            web.pages[f"/{number}.wasm"] = never
+        texts = [plugin(web.url(f"/{number}.wasm")).replace("name: p", f"name: s{number}") for number in range(6)]
+        (rig.directory / "a.wasm").write_bytes(module("a"))
+        rig.follow("---\n".join([*texts, plugin("file://a.wasm")]))
+        await rig.until(lambda: rig.module() == sha(module("a")))
+    finally:
+        ended.set()
+
+
+async def test_a_manifest_can_say_anything(rig: Rig) -> None:
+    schemas: list[dict[str, Any]] = [{"properties": 5}, {"enum": 5}, {"type": [[]]}, {"required": [[]]}]
+    for schema in schemas:
+        (rig.directory / "a.wasm").write_bytes(module("odd", {"one": {"type": "object", **schema}}))
+        rig.follow(
+            plugin("file://a.wasm", "pluginConfig: {a: 1}", f"vmConfig: {{env: [{{name: A{len(str(schema))}}}]}}")
+        )
+        await rig.until(lambda: any("no usable schema" in f.message for f in rig.findings()))
 
 
 async def test_a_restart_goes_on_with_what_was_served(tmp_path: Path, web: WebServer) -> None:
@@ -349,10 +440,10 @@ class Refusing:
         self.bad = bad
         self.asked: list[list[str]] = []
 
-    async def __call__(self, servings: Sequence[Serving]) -> str:
+    async def __call__(self, servings: Sequence[Serving]) -> Verdict:
         names = [s.name for s in servings if isinstance(s, WasmServing)]
         self.asked.append(names)
-        return next((f"no {name}" for name in names if name in self.bad), "")
+        return Verdict(next((f"no {name}" for name in names if name in self.bad), ""), len(names))
 
 
 async def test_plugins_of_one_module_are_tried_together_and_apart_only_when_one_is_refused(tmp_path: Path) -> None:
@@ -363,14 +454,48 @@ async def test_plugins_of_one_module_are_tried_together_and_apart_only_when_one_
         rig.follow("---\n".join(texts))
         await rig.settled(ResourceKey("WasmPlugin", "default", "two"))
         standings = {key.name: state.standing for key, state in rig.keeper.states.items()}
+        count = rig.registry.get_sample_value
+        counted = [count("lateen_plugin_trials_total", {"outcome": outcome}) for outcome in ("ok", "refused")]
     assert standings == {"one": PluginStanding.READY, "two": PluginStanding.FAILED}
     assert trial.asked == [["one", "two"], ["one"], ["two"]]
+    assert counted == [1, 1]
+
+
+class Forgetful:
+    """A `Trial` that comes to nothing at first, as when memory is short."""
+
+    def __init__(self, failures: int) -> None:
+        self.failures = failures
+
+    async def __call__(self, servings: Sequence[Serving]) -> Verdict:
+        self.failures -= 1
+        if self.failures >= 0:
+            raise TrialFailedError("it was killed")
+        return Verdict("", len(servings))
+
+
+async def test_a_trial_that_came_to_nothing_is_made_again(tmp_path: Path) -> None:
+    async with rigged(tmp_path, Forgetful(2)) as rig:
+        (tmp_path / "a.wasm").write_bytes(module("a"))
+        rig.follow(plugin("file://a.wasm"))
+        await rig.until(lambda: "it was killed" in rig.keeper.states[KEY].reason)
+        await rig.until(lambda: rig.keeper.states[KEY].standing is PluginStanding.READY)
+        assert rig.registry.get_sample_value("lateen_plugin_trials_total", {"outcome": "failed"}) == 2
+
+
+async def test_a_trial_that_is_remembered_is_not_counted(tmp_path: Path) -> None:
+    (tmp_path / "a.wasm").write_bytes(module("a"))
+    for tried in (1, None):
+        async with rigged(tmp_path, RememberedTrial(EnvoyTrial(), tmp_path / "trials.json")) as rig:
+            rig.follow(plugin("file://a.wasm"))
+            assert await rig.settled() == (PluginStanding.READY, "")
+            assert rig.registry.get_sample_value("lateen_plugin_trials_total", {"outcome": "ok"}) in {tried, tried or 0}
 
 
 class NoEnvoy:
     """A `Trial` on a host without Envoy."""
 
-    async def __call__(self, servings: Sequence[Serving]) -> str:
+    async def __call__(self, servings: Sequence[Serving]) -> Verdict:
         raise TrialUnavailableError("no envoy")
 
 

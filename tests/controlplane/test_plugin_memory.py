@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lateen.controlplane.plugin_memory import RememberedTrial
-from lateen.controlplane.plugin_trial import TrialUnavailableError
+from lateen.controlplane.plugin_trial import TrialUnavailableError, Verdict
 from lateen.controlplane.plugins import LuaServing, Serving, WasmServing
 
 ONE = WasmServing("1" * 64, "/run/1.wasm", "waf", "{}", ours=True)
@@ -22,9 +22,9 @@ class Noting:
         self.refused = refused
         self.asked: list[list[Serving]] = []
 
-    async def __call__(self, servings: Sequence[Serving]) -> str:
+    async def __call__(self, servings: Sequence[Serving]) -> Verdict:
         self.asked.append(list(servings))
-        return "no" if self.refused in servings else ""
+        return Verdict("no" if self.refused in servings else "", len(servings))
 
 
 @pytest.fixture
@@ -40,10 +40,10 @@ def remembering(trial: Noting, envoy: Path, limit: int = 100) -> RememberedTrial
 
 async def test_what_went_well_is_not_tried_again_by_the_next_run(envoy: Path) -> None:
     trial = Noting()
-    assert await remembering(trial, envoy)([ONE, TWO]) == ""
+    assert await remembering(trial, envoy)([ONE, TWO]) == ("", 2)
     elsewhere = replace(ONE, path="/another/run/1.wasm")
-    assert await remembering(trial, envoy)([elsewhere, LuaServing("x = 1")]) == ""
-    assert await remembering(trial, envoy)([elsewhere, TWO, LuaServing("x = 1")]) == ""
+    assert await remembering(trial, envoy)([elsewhere, LuaServing("x = 1")]) == ("", 1)
+    assert await remembering(trial, envoy)([elsewhere, TWO, LuaServing("x = 1")]) == ("", 0)
     assert trial.asked == [[ONE, TWO], [LuaServing("x = 1")]]
 
 
@@ -73,10 +73,10 @@ async def test_of_another_envoy_nothing_is_known(envoy: Path) -> None:
 
 async def test_failures_are_never_remembered(envoy: Path) -> None:
     trial = Noting(refused=TWO)
-    assert await remembering(trial, envoy)([ONE, TWO]) == "no"
-    assert await remembering(trial, envoy)([TWO]) == "no"
+    assert await remembering(trial, envoy)([ONE, TWO]) == ("no", 2)
+    assert await remembering(trial, envoy)([TWO]) == ("no", 1)
     trial.refused = None
-    assert await remembering(trial, envoy)([ONE, TWO]) == ""
+    assert await remembering(trial, envoy)([ONE, TWO]) == ("", 2)
     assert trial.asked == [[ONE, TWO], [TWO], [ONE, TWO]]
 
 
@@ -97,15 +97,15 @@ async def test_a_damaged_file_is_an_empty_one(envoy: Path, text: str) -> None:
     file = envoy.parent / "state" / "trials.json"
     file.parent.mkdir()
     file.write_text(text)
-    for _ in range(2):
-        assert await remembering(trial, envoy)([ONE]) == ""
+    for tried in (1, 0):
+        assert await remembering(trial, envoy)([ONE]) == ("", tried)
     assert trial.asked == [[ONE]]
 
 
 async def test_a_disk_that_takes_nothing_does_not_stop_a_plugin(envoy: Path) -> None:
     trial = Noting()
     (envoy.parent / "state").write_text("a file where a directory should be")
-    assert await remembering(trial, envoy)([ONE]) == ""
+    assert await remembering(trial, envoy)([ONE]) == ("", 1)
 
 
 async def test_without_an_envoy_nothing_can_be_tried(tmp_path: Path) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import io
+import json
+import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +38,27 @@ def registry() -> Iterator[Registry]:
     with serving(Registry) as server:
         assert isinstance(server, Registry)
         yield server
+
+
+def in_members(packed: bytes) -> bytes:
+    """The same as a gzip file of many members (eStargz has one for each file)."""
+    data = gzip.decompress(packed)
+    return b"".join(gzip.compress(data[at : at + 300]) for at in range(0, len(data), 300))
+
+
+def sparse(size: int) -> bytes:
+    """A tar of a few kilobytes with a file that begins as a module does and claims to be `size` bytes, nearly all of them a hole."""
+    map_ = f"2\n0\n512\n{size}\n0\n".encode()
+    held = map_.ljust(512, b"\0") + MODULE[:512].ljust(512, b"\0")
+    member = tarfile.TarInfo("GNUSparseFile.0/plugin.wasm")
+    member.size = len(held)
+    member.pax_headers = {
+        "GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "plugin.wasm", "GNU.sparse.realsize": str(size),
+    }  # fmt: skip
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(member, io.BytesIO(held))
+    return packed.getvalue()
 
 
 async def _fetch(
@@ -78,6 +103,7 @@ async def test_a_web_address(web: WebServer) -> None:
         (Reply(status=302, headers={"location": "/a.wasm"}), "more than 5 redirects"),
         (Reply(status=302, headers={"location": "file:///etc/passwd"}), "another scheme"),
         (Reply(status=302, headers={"location": "ftp://h/a"}), "another scheme"),
+        (Reply(status=302, headers={"location": "http://[::1/a"}), "Invalid URL"),
         (Reply(b"x" * 100_001), "larger than 100000 bytes"),
         (Reply(MODULE + b"\0"), "its sha256 is"),
     ],
@@ -113,6 +139,7 @@ async def test_a_server_that_is_slow_or_not_there(web: WebServer) -> None:
         ),
         pytest.param([("application/octet-stream", MODULE)], id="of no particular type"),
         pytest.param([(TAR, tar_gz({"plugin.wasm": MODULE}))], id="plugin.wasm in a tar"),
+        pytest.param([(TAR, in_members(tar_gz({"plugin.wasm": MODULE})))], id="a gzip of many members"),
         pytest.param([(TAR, tar_gz({"./README": b"x", "other.wasm": MODULE}))], id="another name in a tar"),
         pytest.param(
             [(TAR, tar_gz({"plugin.wasm": module("old")})), (TAR, tar_gz({"plugin.wasm": MODULE}))], id="replaced later"
@@ -144,6 +171,22 @@ async def test_an_index_of_platforms(registry: Registry) -> None:
 
 
 @pytest.mark.parametrize(
+    ("entry", "error"),
+    [
+        ({"digest": "../../../v2/other/manifests/v1"}, "without a sha256 digest"),
+        ({"digest": f"sha512:{'0' * 128}"}, "without a sha256 digest"),
+        ({"digest": f"sha256:{'0' * 64}", "platform": "linux"}, "the registry has no"),
+        ("sha256", "index is empty"),
+    ],
+)
+async def test_an_index_that_makes_no_sense(registry: Registry, entry: object, error: str) -> None:
+    content = json.dumps({"schemaVersion": 2, "manifests": [entry]}).encode()
+    registry.manifest("org/filter", "all", content, INDEX)
+    with pytest.raises(ModuleError, match=error):
+        await _fetch(f"oci://{registry.host}/org/filter:all")
+
+
+@pytest.mark.parametrize(
     ("layers", "error"),
     [
         ([(TAR, tar_gz({"README": b"x"}))], "holds no module"),
@@ -151,6 +194,9 @@ async def test_an_index_of_platforms(registry: Registry) -> None:
         ([(WASM, module("x")), (WASM, MODULE)], "holds 2 modules, not one"),
         ([(TAR, tar_gz({"zero": b"\0" * 200_000}))], "unpacks to more than 100000 bytes"),
         ([(TAR, b"\x1f\x8bnonsense")], "damaged"),
+        ([(TAR, tar_gz({"plugin.wasm": MODULE})[:-9])], "cut off"),
+        ([(TAR, b"\x28\xb5\x2f\xfdpacked")], "zstd"),
+        ([(TAR, sparse(8 * 1024**4))], "holds no module"),
         ([], "no layers"),
     ],
 )

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from filters.sdk.config import ConfigError, FilterConfig, config_schema, decode_config
 from lateen.agent.wasm_noop import noop_module
@@ -34,6 +35,7 @@ def _config(**values: object) -> WasmConfig:
         ({"url": "file:///opt/a.wasm"}, "file:///opt/a.wasm", "", False),
         ({"url": "file://filters/a.wasm"}, "file:///etc/mesh/filters/a.wasm", "", False),
         ({"url": "https://me:secret@host/a.wasm?sha256=" + A}, "https://host/a.wasm", A, False),
+        ({"url": f"https://host/a.wasm?sha256={A.upper()}"}, "https://host/a.wasm", A, False),
         ({"url": "http://host/a.wasm", "imagePullPolicy": "Always"}, "http://host/a.wasm", "", True),
         ({"url": "oci://ghcr.io/org/a:v1"}, "oci://ghcr.io/org/a:v1", "", False),
         ({"url": "ghcr.io/org/a"}, "oci://ghcr.io/org/a:latest", "", True),
@@ -62,11 +64,19 @@ def test_addresses(values: dict[str, Any], shown: str, sha256: str, always: bool
         ({"url": "https://h/a?sha256=abc"}, "not 64 hexadecimal digits"),
         ({"url": "oci://h.example/a@md5:abc"}, "is not sha256"),
         ({"url": "oci://h.example/UPPER"}, "not the name of an image"),
+        ({"url": "oci://h.example?x=/a"}, "not the name of an image"),
+        ({"url": f"oci://h.example/a@sha256:{A.upper()}"}, "in lower case"),
     ],
 )
 def test_addresses_that_contradict_themselves(values: dict[str, Any], error: str) -> None:
     with pytest.raises(ModuleError, match=error):
         parse_module_url(_config(**values), "default", HERE)
+
+
+@pytest.mark.parametrize("url", ["http://[::1/a.wasm", "https://h]/a"])
+def test_what_is_no_address_never_reaches_the_control_plane(url: str) -> None:
+    with pytest.raises(ValidationError, match="url is no address"):
+        _config(url=url)
 
 
 def test_a_relative_file_needs_a_yaml_file_beside_it() -> None:

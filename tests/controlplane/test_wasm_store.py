@@ -22,6 +22,9 @@ def test_a_damaged_module_is_not_used(tmp_path: Path) -> None:
     store.path(digest).write_bytes(b"two")
     assert store.get(digest) is None
     assert not store.path(digest).exists()
+    store.path(digest).write_bytes(b"")  # the power failed
+    store.put(b"one")
+    assert store.get(digest) == b"one"
 
 
 def test_the_longest_unused_go_first_and_those_in_use_never(tmp_path: Path) -> None:
@@ -31,6 +34,12 @@ def test_the_longest_unused_go_first_and_those_in_use_never(tmp_path: Path) -> N
         os.utime(store.path(digest), (age, age))
     assert store.prune({digests[0]}) == 2
     assert [store.path(digest).exists() for digest in digests] == [True, False, False, True]
+    abandoned, under_way = tmp_path / ".new-1", tmp_path / ".new-2"
+    abandoned.write_bytes(b"half a mod")
+    os.utime(abandoned, (0, 0))
+    under_way.write_bytes(b"half a mod")
+    store.prune(())
+    assert (abandoned.exists(), under_way.exists()) == (False, True)
 
 
 def test_what_is_known_survives_and_damage_is_no_reason_to_stop(tmp_path: Path) -> None:
