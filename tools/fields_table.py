@@ -1,6 +1,6 @@
 """Write `docs/supported-fields.md` and `docs/diagnostics.md` from the models, the LATER table and the table of codes.
 
-`python tools/fields_table.py` rewrites both; `--check` exits 1 when a committed file is not current.
+`python -m tools.fields_table` rewrites both; `--check` exits 1 when a committed file is not current.
 """
 
 import sys
