@@ -23,7 +23,7 @@ from filters.library.waf_input import (
     query_values,
     readings,
 )
-from filters.library.waf_rules import CRITICAL, GROUPS, IDS, LIMITS, RULES, UNREAD, Rule
+from filters.library.waf_rules import CRITICAL, GROUPS, IDS, KINDS, LIMITS, RULES, UNREAD, Rule
 from lateen_filter import Counter, FilterConfig, HttpFilter, Request, Response
 
 MOST_BODY = 1024 * 1024
@@ -159,7 +159,8 @@ class Waf(HttpFilter):
             for rule in config.custom_rules
         ]
         self._modes = {name: mode_of(name, config.rules) for name in [*IDS, *(rule.id for rule in custom)]}
-        self._rules = tuple(rule for rule in (*RULES, *custom) if self._modes[rule.id] != "off")
+        rules = [rule for rule in (*RULES, *custom) if self._modes[rule.id] != "off"]
+        self._rules = {kind: tuple(rule for rule in rules if kind in rule.on) for kind in KINDS}
         # A word alone is passed over quickly, unless somebody has a rule for words.
         self._all = bool(custom)
 
@@ -252,10 +253,9 @@ class Waf(HttpFilter):
             yield self._limit("encoding-nul", value.target)
         if any("\udc80" <= letter <= "\udcff" for letter in plain) if not plain.isascii() else False:
             yield self._limit("encoding-invalid", value.target)
-        rules = [rule for rule in self._rules if value.kind in rule.on]
         for text in readings(plain):
             for piece in pieces(text):
-                for rule in rules:
+                for rule in self._rules[value.kind]:
                     if match := rule.pattern.search(piece):
                         yield self._finding(rule.id, rule.score, value.target, match.group())
 

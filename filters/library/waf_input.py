@@ -104,6 +104,9 @@ def form_parts(text: str, boundary: str) -> Iterator[str]:
 
 def pieces(text: str) -> Iterator[str]:
     """A text in pieces that a pattern may be given."""
+    if len(text) <= PIECE:
+        yield text
+        return
     for start in range(0, max(1, len(text) - OVERLAP), PIECE - OVERLAP):
         yield text[start : start + PIECE]
 

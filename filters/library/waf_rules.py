@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 CRITICAL, WARNING, NOTICE = 5, 3, 2
 VALUES = frozenset({"arg", "cookie", "header", "body", "path"})
+KINDS = frozenset({"arg", "cookie", "body", "header", "uri", "path", "agent"})
 INPUT = frozenset({"arg", "cookie", "body", "header", "uri"})
 """uri: a path that is not plain."""
 
