@@ -11,14 +11,14 @@ import os
 import re
 import signal
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
 from google.protobuf import json_format
 
 from lateen.controlplane.plugin_process import ProcessTooSlowError, run_bounded
-from lateen.controlplane.plugins import LuaServing, Serving, filter_config
+from lateen.controlplane.plugins import LuaServing, Serving, WasmServing, filter_config
 from lateen.controlplane.protos import packed
 from lateen.envoy_binary import envoy_path
 from lateen.envoyapi.envoy.config.bootstrap.v3 import bootstrap_pb2
@@ -88,15 +88,15 @@ class EnvoyTrial:
             config.write_text(trial_config(servings))
             command = [str(envoy), "-c", str(config), "--mode", "validate"]
             command += ["--disable-hot-restart", "-l", "error", "--concurrency", "1"]
+            environment = environment_of(servings)
             if all(isinstance(serving, LuaServing) for serving in servings):
-                return await self._run(command, min(self._seconds, _SCRIPT_SECONDS), _SCRIPT_CPU_SECONDS)
-            return await self._run(command, self._seconds, _CPU_SECONDS)
+                return await self._run(command, environment, min(self._seconds, _SCRIPT_SECONDS), _SCRIPT_CPU_SECONDS)
+            return await self._run(command, environment, self._seconds, _CPU_SECONDS)
 
     @staticmethod
-    async def _run(command: Sequence[str], seconds: float, cpu_seconds: int) -> str:
+    async def _run(command: Sequence[str], environment: Mapping[str, str], seconds: float, cpu_seconds: int) -> str:
         try:
-            # Nothing of our environment is a module's business.
-            status, output = await run_bounded(command, seconds, cpu_seconds=cpu_seconds, env={"PATH": os.defpath})
+            status, output = await run_bounded(command, seconds, cpu_seconds=cpu_seconds, env=environment)
         except ProcessTooSlowError:
             raise TrialFailedError(f"it did not start within {seconds:g} s") from None
         if status == 0:
@@ -119,6 +119,12 @@ def reason(output: str) -> str:
     said = list(dict.fromkeys(line.strip() for line in _LOGGED.findall(output)))[:_MAX_REASONS]
     failed = [line.strip() for line in _FAILED.findall(output) if line.strip() not in _OBVIOUS]
     return "; ".join(said) or "; ".join(dict.fromkeys(failed)) or text
+
+
+def environment_of(servings: Sequence[Serving]) -> dict[str, str]:
+    """The environment of a trial. Nothing of ours is a module's business: variables of a proxy's host are there, but empty."""
+    asked = {name for serving in servings if isinstance(serving, WasmServing) for name in serving.host_env}
+    return {name: "" for name in sorted(asked) if not set(name) & set("=\0")} | {"PATH": os.defpath}
 
 
 def sandboxed(code: str) -> str:

@@ -16,6 +16,7 @@ RESERVED = "lateen"
 """The key of the options that every filter takes; the filter itself never sees it."""
 _OPTIONS: Mapping[str, Any] = {
     "type": "object",
+    "additionalProperties": False,
     "properties": {"onError": {"enum": ["open", "closed"]}, "cpuMs": {"type": "integer"}},
 }
 _TYPES: Mapping[str, tuple[type, ...]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from google.protobuf.message import Message
 from lateen.controlplane import names
 from lateen.controlplane.blobs import Blobs
 from lateen.controlplane.extensions import Extensions
-from lateen.controlplane.plugin_trial import reason, trial_config
+from lateen.controlplane.plugin_trial import environment_of, reason, trial_config
 from lateen.controlplane.plugins import (
+    Awaited,
     Chain,
     LuaServing,
     Native,
@@ -174,6 +176,26 @@ def test_machine_code_is_for_proxies_of_this_host_with_the_envoy_it_was_made_for
     assert module("a") in there.data
 
 
+def test_what_is_on_its_way_is_awaited_unless_requests_may_pass_meanwhile() -> None:
+    extensions = Extensions(Blobs(), lambda _: Awaited.AWAITED)
+    (closed,) = extensions.blobs([PLUGIN], _proxy(""))
+    (open_,) = extensions.blobs([dataclasses.replace(PLUGIN, fail_open=True)], _proxy(""))
+    assert (closed.awaited, open_.awaited) == (True, False)
+    (stub_,) = Extensions(Blobs(), lambda _: None).blobs([PLUGIN], _proxy(""))
+    assert not stub_.awaited
+    assert stub_.hash != closed.hash
+
+
+def test_a_module_that_is_not_where_it_should_be_costs_nobody_else_anything(tmp_path: Path) -> None:
+    serving = WasmServing("a" * 64, str(tmp_path / "a.wasm"))
+    extensions = Extensions(Blobs(), lambda _: serving)
+    (lost,) = extensions.blobs([PLUGIN], _proxy(""))
+    assert lost.awaited is True
+    (tmp_path / "a.wasm").write_bytes(module("a"))
+    (found,) = extensions.blobs([PLUGIN], _proxy(""))
+    assert (found.awaited, module("a") in found.data) == (False, True)
+
+
 def test_what_an_envoy_says_of_its_build() -> None:
     node = Node(id="sidecar~127.0.0.1~a.b~c")
     node.user_agent_build_version.version.major_number = 1
@@ -190,6 +212,14 @@ def test_what_nobody_has_any_more_is_forgotten(tmp_path: Path) -> None:
     assert len(interner) == 1
     del blobs
     assert len(interner) == 0
+
+
+# Trials
+
+
+def test_a_trial_has_the_names_of_its_hosts_variables_only() -> None:
+    serving = WasmServing("d", "/d.wasm", host_env=("HOME", "TOKEN", "PATH", "A=B"))
+    assert environment_of([serving, LuaServing("")]) == {"HOME": "", "TOKEN": "", "PATH": os.defpath}
 
 
 # Envoy's words

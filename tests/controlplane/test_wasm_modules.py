@@ -188,6 +188,7 @@ def _refused(config: dict[str, Any]) -> bool:
         ({"message": "", "retryAfer": 1}, ("retryAfer",), "did you mean retryAfter?"),
         ({"message": "", "rules": [{"path": "/"}, {"path": 1}]}, ("rules", 1, "path"), "must be a string"),
         ({"message": "", "lateen": {"onError": "maybe"}}, ("lateen", "onError"), "must be one of 'open', 'closed'"),
+        ({"message": "", "lateen": {"onErr": "open"}}, ("lateen", "onErr"), "did you mean onError"),
     ],
 )
 def test_a_refusal_says_where_and_why(config: dict[str, Any], path: tuple[object, ...], message: str) -> None:
