@@ -1,10 +1,10 @@
 """One proxy as its owner registers it: a JSON file in `proxies_dir`."""
 
-import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 
+from lateen.addresses import is_address
 from lateen.agent.settings import check_keys, parse_object
 
 MAX_BYTES = 64 * 1024
@@ -98,12 +98,3 @@ def _ports(value: object) -> dict[str, int]:
     if named is None or not all(isinstance(port, int) and 0 < port < 65536 for port in named.values()):  # noqa: PLR2004
         raise ValueError("ports is neither a map of names to ports nor a list of ports")
     return named
-
-
-def is_address(text: str) -> bool:
-    """Whether this is an IP address, not a name."""
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True

@@ -3,7 +3,7 @@
 from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
 
-from lateen.agent.proxyfile import is_address
+from lateen.addresses import is_address
 from lateen.envoyapi.envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2
 from lateen.envoyapi.envoy.config.core.v3 import address_pb2, base_pb2, config_source_pb2, grpc_service_pb2
 from lateen.envoyapi.envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from lateen.addresses import is_address
 from lateen.cli.asking import (
     NOT_VERIFIED,
     Answer,
@@ -128,7 +129,7 @@ def question_of(
         principal="" if plaintext else principal,
         source_ip=source_ip,
         remote_ip=source_ip,
-        destination_ip=workload.address if "." in workload.address or ":" in workload.address else "",
+        destination_ip=workload.address if is_address(workload.address) else "",
         destination_port=number,
     )
     if method is None or path is None:
@@ -166,7 +167,7 @@ def identity_of(view: MeshView, text: str) -> tuple[str, str]:
     if len(parts) == _IDENTITY_PARTS and parts[1::2] == ["ns", "sa"]:
         return SPIFFE + text, ""
     workload = find_workload(view, text)
-    address = workload.address if "." in workload.address or ":" in workload.address else ""
+    address = workload.address if is_address(workload.address) else ""
     return view.identity_of(workload.namespace, workload.service_account), address
 
 

@@ -1,7 +1,6 @@
 """`lateen explain route`: where a proxy would send a request, and which rule says so. The same routes that the proxy is given are asked."""
 
 import difflib
-import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from urllib.parse import urlsplit
 
 from google.protobuf.duration_pb2 import Duration
 
+from lateen.addresses import is_address
 from lateen.cli import pluginsof
 from lateen.cli.choices import request_headers
 from lateen.cli.exits import CommandError, Exit
@@ -176,20 +176,12 @@ def _proxy_of(workload: Workload) -> Proxy:
         type=ProxyType.ROUTER if workload.is_gateway else ProxyType.SIDECAR,
         name=workload.name,
         namespace=workload.namespace,
-        address=workload.address if _is_address(workload.address) else "127.0.0.1",
+        address=workload.address if is_address(workload.address) else "127.0.0.1",
         mode=Mode.NONE,
         labels=workload.labels,
         service_account=workload.service_account,
         workload_name=workload.workload_name,
     )
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _configuration(snapshot: Snapshot, workload: Workload, request: Request, port: int) -> route_pb2.RouteConfiguration:
@@ -392,7 +384,7 @@ def render(explanation: Explanation) -> str:
         lines.append(f"  {explanation.answer}")
     for target in explanation.destinations:
         lines.append(f"  → {100 * target.share:.3g} %  {_readable(target.cluster)}")
-        known = [endpoint for endpoint in target.endpoints if _is_address(endpoint.rpartition(":")[0].strip("[]"))]
+        known = [endpoint for endpoint in target.endpoints if is_address(endpoint.rpartition(":")[0].strip("[]"))]
         shown = known[:_MAX_ENDPOINTS]
         more = f" and {len(known) - len(shown)} more" if len(known) > len(shown) else ""
         if shown:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import ipaddress
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
+from lateen.addresses import is_address
 from lateen.controlplane import names
 from lateen.controlplane.cluster_tls import Target, apply_tls
 from lateen.controlplane.endpoints import load_assignment
@@ -108,24 +107,17 @@ def _usable(scope: Scope, service: Service, endpoints: Sequence[Endpoint]) -> Se
     """Endpoints that need no DNS, unless the service is resolved by DNS: Envoy refuses the whole assignment for one name in it."""
     if service.resolution in {Resolution.DNS, Resolution.DNS_ROUND_ROBIN}:
         return endpoints
-    result = [endpoint for endpoint in endpoints if _is_address(endpoint.address)]
+    result = [endpoint for endpoint in endpoints if _needs_no_dns(endpoint.address)]
     for endpoint in endpoints if len(result) < len(endpoints) else ():
-        if not _is_address(endpoint.address):
+        if not _needs_no_dns(endpoint.address):
             scope.findings.add(
                 service.origin, f"endpoint {endpoint.address!r} is not an IP address, use resolution DNS"
             )
     return result
 
 
-@functools.lru_cache(maxsize=65536)
-def _is_address(text: str) -> bool:
-    if text.startswith("unix://"):
-        return True
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
+def _needs_no_dns(address: str) -> bool:
+    return address.startswith("unix://") or is_address(address)
 
 
 def _locality_setting(scope: Scope, policy: EffectivePolicy) -> dr.LocalityLoadBalancerSetting | None:
