@@ -9,6 +9,7 @@ from pathlib import Path
 from lateen.cli.apiclient import ControlPlane, running_mesh
 from lateen.cli.exits import CommandError, Exit
 from lateen.cli.output import emit, say
+from lateen.cli.suggestions import meant
 from lateen.local.rundir import RunInfo, newest_logs, state_home
 
 FOLLOW_SECONDS = 0.2
@@ -24,8 +25,10 @@ def logs(workload: str | None, *, control_plane: str | None, container: str | No
         return
     chosen = choose_logs(files, workload, container)
     if not chosen:
-        known = ", ".join(sorted({path.stem.rpartition(".")[0] or path.stem for path in files}))
-        raise CommandError(Exit.FINDINGS, f"no log of {workload}", f"there are logs of: {known}")
+        known = [path.stem.rpartition(".")[0] or path.stem for path in files]
+        raise CommandError(
+            Exit.FINDINGS, f"no log of {workload}", meant(workload, known, there_are="there are logs of")
+        )
     silent = True
     for path in chosen:
         for line in last_lines(path, tail):

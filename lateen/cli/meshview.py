@@ -7,6 +7,7 @@ from typing import Any
 
 from lateen.cli.apiclient import ControlPlane
 from lateen.cli.exits import CommandError, Exit
+from lateen.cli.suggestions import meant
 from lateen.mesh.analyzers.expected import with_expected_workloads
 from lateen.mesh.kinds import ResourceKey
 from lateen.mesh.loader import Located, load_mesh_config, load_paths, load_text
@@ -74,8 +75,7 @@ def find_workload(view: MeshView, text: str) -> Workload:
         return next(iter(by_key.values()))
     if by_key:
         raise CommandError(Exit.USAGE, f"{text} may be any of {', '.join(sorted(by_key))}", "write NAMESPACE/NAME")
-    known = ", ".join(sorted({w.key for w in view.workloads})[:20])
-    raise CommandError(Exit.USAGE, f"no workload named {text}", f"there are: {known}" if known else "")
+    raise CommandError(Exit.USAGE, f"no workload named {text}", meant(text, (w.key for w in view.workloads)))
 
 
 def _treatment(view: MeshView, workload: Workload) -> tuple[object, ...]:

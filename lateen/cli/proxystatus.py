@@ -7,6 +7,7 @@ from typing import Any
 from lateen.cli.apiclient import ControlPlane, find_control_plane
 from lateen.cli.exits import CommandError, Exit
 from lateen.cli.output import Format, emit, render_data, render_table
+from lateen.cli.suggestions import meant
 from lateen.local.appstate import AppState
 from lateen.local.rundir import live_runs
 
@@ -18,9 +19,11 @@ def proxy_status(name: str | None, *, fmt: Format, watch: bool, control_plane: s
     """Print the table once, or again at each change; exit code 1 when any proxy has refused something."""
     url = find_control_plane(control_plane)
     with ControlPlane(url) as api:
-        proxies = _select(api.get("/v1/proxies")["proxies"], name)
+        connected = api.get("/v1/proxies")["proxies"]
+        proxies = _select(connected, name)
         if name and not proxies:
-            raise CommandError(Exit.FINDINGS, f"no proxy or workload named {name} is connected")
+            hint = meant(name, map(_name, connected), there_are="connected are")
+            raise CommandError(Exit.FINDINGS, f"no proxy or workload named {name} is connected", hint)
         shown = render_status(proxies, fmt, _apps(url))
         emit(shown)
         while watch:

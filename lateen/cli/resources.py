@@ -1,6 +1,5 @@
 """`lateen apply`, `get` and `delete`: the resources of a running mesh through its apply API."""
 
-import difflib
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from lateen.cli.apiclient import ControlPlane, find_control_plane
 from lateen.cli.exits import CommandError, Exit
 from lateen.cli.findings import print_diagnostics
 from lateen.cli.output import Colour, Format, emit, render_data, render_table, say
+from lateen.cli.suggestions import closest
 from lateen.mesh.diagnostics import Diagnostic
 from lateen.mesh.kinds import KINDS, KindInfo, find_kind, kind_of, split_api_version
 from lateen.mesh.loader import find_files
@@ -159,13 +159,13 @@ def parse_target(kind: str, name: str | None, namespace: str | None) -> tuple[li
         ambiguous = word.lower() in {info.kind.lower(), info.plural}
         return _namesakes(info) if ambiguous else [info], namespace, suffix or name
     words = {alias: kind.id for kind in KINDS.values() for alias in (kind.id.lower(), kind.plural, *kind.short_names)}
-    close = difflib.get_close_matches(word.lower(), words, n=1)
+    close = closest(word, words)
     hint = f"did you mean {words[close[0]]}?" if close else "one of: " + ", ".join(sorted(KINDS))
     raise CommandError(Exit.USAGE, f"unknown kind: {word}", hint)
 
 
 def _other_names(infos: Sequence[KindInfo], name: str, names: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, names, n=1)
+    close = closest(name, names)
     return f"did you mean {close[0]}?" if close else f"list them with: lateen get {infos[0].plural if infos else 'all'}"
 
 

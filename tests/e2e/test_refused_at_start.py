@@ -73,6 +73,9 @@ def test_others_are_served_and_the_culprit_is_named(small: RunningMesh) -> None:
         assert "VirtualService/shop/away" in done.stdout + done.stderr
         assert "away.yaml:2" in done.stdout + done.stderr
         assert "Invalid filter state serialize type" in done.stdout + done.stderr
+    line = [sys.executable, "-m", "lateen.cli.main", "proxy-status", "web-1", *control_plane]
+    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=60)
+    assert "did you mean web-0.shop? connected are: " in done.stderr
     until(lambda: "away.yaml:2" in small.output, what="lateen up says so")
     replace_file(small.directory / "web.yaml", ROUTES.replace("VERSION", "two"))
     until(lambda: version(small) == "two", what="and move on")
