@@ -15,10 +15,8 @@ from extauthz.decide import Decision, Verdict
 from extauthz.metrics import Metrics
 from lateen.policy.request import CheckInput
 
-_NOTHING_TO_SAY: Final = (
-    "",
-    str(Verdict.ALLOW),
-)  # of dry-run policies: there are none, or no DENY rule among them matched
+# Of dry-run policies: there are none, or no DENY rule among them matched.
+_NOTHING_TO_SAY: Final = ("", str(Verdict.ALLOW))
 LINES_PER_SECOND: Final = 1000
 _MAX_TARGET: Final = 512
 

@@ -7,7 +7,7 @@ the next handshake and clients at the next dial, without a restart. While the ag
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
@@ -24,7 +24,6 @@ from lateen.envoyapi.envoy.service.secret.v3 import sds_pb2_grpc
 SECRET_TYPE = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"  # noqa: S105 - a type, not a secret
 CERTIFICATE = "default"
 ROOTS = "ROOTCA"
-_SPIFFE = "spiffe://"
 _RETRY_SECONDS = (0.1, 5.0)
 _INVALID_ARGUMENT = 3
 _NODE = base_pb2.Node(id="lateen-service", cluster="lateen-service")
@@ -213,17 +212,3 @@ def _server_configuration(material: TlsMaterial) -> grpc.ServerCertificateConfig
     return grpc.ssl_server_certificate_configuration(
         [(material.key_pem, material.cert_chain_pem)], root_certificates=material.roots_pem
     )
-
-
-class PeerContext(Protocol):
-    """The part of a gRPC servicer context that names the peer."""
-
-    def auth_context(self) -> Mapping[str, Iterable[bytes]]:
-        """Properties of the verified peer certificate."""
-        ...
-
-
-def peer_identity(context: PeerContext) -> str | None:
-    """The SPIFFE id in the peer's verified certificate; None without one, or if it claims more than one."""
-    uris = [uri.decode("utf-8", "replace") for uri in context.auth_context().get("peer_uri", ())]
-    return uris[0] if len(uris) == 1 and uris[0].startswith(_SPIFFE) else None

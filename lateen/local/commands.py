@@ -96,20 +96,15 @@ def service_processes(site: Site, redis_url: str) -> list[ProcessSpec]:
         overrides += ["--jwks-override", f"{issuer.jwks_uri}={local}"]
     host = site.host
     common = ("--ads-address", site.ads_address)
+    kept = site.state_ca.parent
     control_plane = [
         *("--config-dir", str(site.directory), "--mesh-config", str(site.mesh_config), *common),
         *("--api-socket", str(site.run.api_socket)),
         *("--http-address", f"{host(placement.CONTROL_PLANE)}:15014"),
-        *(
-            "--sds-socket",
-            str(site.sds_socket(placement.CONTROL_PLANE)),
-            "--modules-dir",
-            str(site.modules),
-            "--trials-file",
-            str(site.state_ca.parent / "plugin-trials.json"),
-            *(("--ahead-of-time-dir", str(site.state_ca.parent / "ahead-of-time")) if site.ahead_of_time else ()),
-            *overrides,
-        ),
+        *("--sds-socket", str(site.sds_socket(placement.CONTROL_PLANE)), "--modules-dir", str(site.modules)),
+        *("--trials-file", str(kept / "plugin-trials.json")),
+        *(("--ahead-of-time-dir", str(kept / "ahead-of-time")) if site.ahead_of_time else ()),
+        *overrides,
     ]
     ca = [
         *("--state-dir", str(site.state_ca), "--address", f"{host(placement.CA)}:15013"),

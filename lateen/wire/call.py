@@ -1,5 +1,6 @@
 """What a handler sees of a call, and how it refuses one."""
 
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Protocol
 
@@ -78,3 +79,8 @@ class Call:
     def __repr__(self) -> str:
         """Name the call without its contents."""
         return f"Call({self.path}, stream {self.stream_id}, {len(self.message)} bytes)"
+
+
+def spiffe_id(uris: Sequence[str]) -> str | None:
+    """The identity among the URI names of a verified certificate; None if there is none, or more than one URI."""
+    return uris[0] if len(uris) == 1 and uris[0].startswith("spiffe://") else None

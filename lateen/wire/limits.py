@@ -34,9 +34,7 @@ class Limits:
     # Rates.
     control_frames: int = 1000  # PING, SETTINGS, PRIORITY, WINDOW_UPDATE, empty DATA and unknown frames in a second
     control_frames_per_call: int = 8  # further ones for each call begun in that second
-    resets: int = (
-        1000  # streams reset (by the client, or by us for its errors) in a second, on top of the calls answered
-    )
+    resets: int = 1000  # by the client, or by us for its errors, in a second, on top of the calls answered
 
     # Times.
     handshake_timeout: float = 10.0  # TLS

@@ -8,7 +8,8 @@ from typing import Final, Protocol, cast
 
 import structlog
 
-_SPIFFE: Final = "spiffe://"
+from lateen.wire.call import spiffe_id
+
 _READ_BYTES: Final = 65_536
 
 
@@ -126,5 +127,4 @@ class TlsSession:
         """The SPIFFE id in the client's verified certificate; None if it has none, or more than one URI."""
         certificate = self._tls.getpeercert() or {}
         names = cast("tuple[tuple[str, str], ...]", certificate.get("subjectAltName", ()))
-        uris = [value for kind, value in names if kind == "URI"]
-        return uris[0] if len(uris) == 1 and uris[0].startswith(_SPIFFE) else None
+        return spiffe_id([value for kind, value in names if kind == "URI"])

@@ -18,7 +18,8 @@ from ca.issue import issue_certificate
 from ca.root import Root, create_root
 from ca.sds.secrets import CERTIFICATE, ROOTS, Certificate, Roots, SecretTable
 from ca.sds.server import SdsServer, SecretService
-from lateen.adsclient.tls import SdsIdentity, TlsMaterial, peer_identity
+from lateen.adsclient.tls import SdsIdentity, TlsMaterial
+from lateen.wire.grpcio.server import peer_identity
 
 SECONDS = 10
 SERVER_NAME = "lateen-extauthz.istio-system.svc"

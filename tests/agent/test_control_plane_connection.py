@@ -8,8 +8,9 @@ from typing import Any
 import grpc
 import pytest
 
-from lateen.adsclient.tls import SdsIdentity, peer_identity
+from lateen.adsclient.tls import SdsIdentity
 from lateen.envoyapi.envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
+from lateen.wire.grpcio.server import peer_identity
 from tests.agent.harness import Agent, Authority, Process, envoy_arguments, eventually, http_get, loopback_address
 
 pytestmark = pytest.mark.e2e

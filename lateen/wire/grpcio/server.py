@@ -2,19 +2,17 @@
 
 import inspect
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from typing import cast
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Protocol, cast
 
 import grpc
 
-from lateen.wire.call import Call, RpcError, StatusCode
+from lateen.wire.call import Call, RpcError, StatusCode, spiffe_id
 from lateen.wire.limits import Limits
 from lateen.wire.server import Handler
 
 Credentials = grpc.ServerCredentials
 Context = grpc.aio.ServicerContext[bytes, bytes]
-
-_SPIFFE = "spiffe://"
 
 
 class GrpcioServer:
@@ -93,7 +91,7 @@ def _behaviour(path: str, handler: Handler) -> Callable[[bytes, Context], Awaita
     async def answer(data: bytes, context: Context) -> bytes:
         left = cast("float | None", context.time_remaining())  # the stubs miss that there may be no deadline
         deadline = None if left is None else time.monotonic() + left
-        call = Call(0, _Head(path, context), data, deadline, _peer_identity(context))
+        call = Call(0, _Head(path, context), data, deadline, peer_identity(context))
 
         def done(_: object) -> None:
             call.cancelled = context.cancelled()
@@ -111,6 +109,14 @@ def _behaviour(path: str, handler: Handler) -> Callable[[bytes, Context], Awaita
 _CODES = {StatusCode(code.value[0]): code for code in grpc.StatusCode}
 
 
-def _peer_identity(context: Context) -> str | None:
-    uris = [uri.decode("utf-8", "replace") for uri in context.auth_context().get("peer_uri", ())]
-    return uris[0] if len(uris) == 1 and uris[0].startswith(_SPIFFE) else None
+class PeerContext(Protocol):
+    """The part of a servicer's context that names the peer."""
+
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]:
+        """Properties of the verified peer certificate."""
+        ...
+
+
+def peer_identity(context: PeerContext) -> str | None:
+    """The SPIFFE id in the peer's verified certificate; None without one, or if it claims more than one."""
+    return spiffe_id([uri.decode("utf-8", "replace") for uri in context.auth_context().get("peer_uri", ())])
