@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,8 +15,6 @@ pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e")]
 
 BLOCK = re.compile(r"```console\n\$ (?P<command>[^\n]+)\n(?P<output>.*?)```", re.DOTALL)
 BLOCKS = [(m["command"], m["output"]) for m in BLOCK.finditer((ROOT / "README.md").read_text(encoding="utf-8"))]
-# A machine on which twelve calls take longer has not exceeded five a second.
-SECONDS_FOR_A_LIMIT = 2.0
 
 
 def test_there_are_blocks() -> None:
@@ -34,11 +31,8 @@ def test_a_block_prints_what_the_readme_says(mesh: RunningMesh, command: str, ex
         "LATEEN_PROXY_ORDERS": mesh.proxy("orders"),
         "LATEEN_CONTROL_PLANE": mesh.info.control_plane,
     }
-    began = time.monotonic()
     result = subprocess.run(
         ["bash", "-c", command], env=environment, capture_output=True, text=True, timeout=120, check=False
     )
-    if "429" in expected and time.monotonic() - began > SECONDS_FOR_A_LIMIT:
-        expected = "200 ..."
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     assert doctest.OutputChecker().check_output(expected, result.stdout, flags), result.stdout + result.stderr
