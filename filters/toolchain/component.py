@@ -1,9 +1,10 @@
 """The outer component: which core modules are instantiated with what. Types are skipped over, they do not matter here."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
-from filters.toolchain.binary import MalformedModuleError, read_name, read_unsigned
+from filters.toolchain.binary import MalformedModuleError, read_items, read_name, read_sections, read_unsigned
 from filters.toolchain.core_module import CoreModule, Kind, parse_module
 
 MAGIC = b"\0asm\x0d\0\1\0"
@@ -51,22 +52,11 @@ def parse_component(raw: bytes) -> Component:
     if raw[:8] != MAGIC:
         raise MalformedModuleError("not a WebAssembly component")
     component = Component()
-    at = 8
-    while at < len(raw):
-        number = raw[at]
-        size, position = read_unsigned(raw, at + 1)
-        at = position + size
+    for number, start, end in read_sections(raw, 8, len(raw)):
         if number == 1:
-            component.modules.append(parse_module(raw[position:at]))
-            continue
-        reader = READERS.get(number)
-        if reader is None:
-            continue
-        count, position = read_unsigned(raw, position)
-        for _ in range(count):
-            position = reader(component, raw, position)
-        if position != at:
-            raise MalformedModuleError(f"component section {number} is not understood")
+            component.modules.append(parse_module(raw[start:end]))
+        elif number in READERS:
+            read_items(raw, start, end, partial(READERS[number], component))
     return component
 
 

@@ -3,9 +3,18 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import partial
 from typing import NamedTuple
 
-from filters.toolchain.binary import MalformedModuleError, read_name, read_signed, read_unsigned
+from filters.toolchain.binary import (
+    MalformedModuleError,
+    read_custom_name,
+    read_items,
+    read_name,
+    read_sections,
+    read_signed,
+    read_unsigned,
+)
 
 
 class Kind(IntEnum):
@@ -82,11 +91,7 @@ def parse_module(raw: bytes) -> CoreModule:
     if raw[:8] != MAGIC:
         raise MalformedModuleError("not a WebAssembly core module")
     module = CoreModule(raw)
-    at = 8
-    while at < len(raw):
-        number = raw[at]
-        size, start = read_unsigned(raw, at + 1)
-        end = start + size
+    for number, start, end in read_sections(raw, 8, len(raw)):
         if number == 0:
             _custom(module, start, end)
         elif number == 8:
@@ -95,10 +100,7 @@ def parse_module(raw: bytes) -> CoreModule:
             reader = READERS.get(number)
             if reader is None:
                 raise MalformedModuleError(f"section {number} is not supported")
-            count, position = read_unsigned(raw, start)
-            for _ in range(count):
-                position = reader(module, raw, position)
-        at = end
+            read_items(raw, start, end, partial(reader, module))
     return module
 
 
@@ -123,16 +125,18 @@ def read_constant(raw: bytes, at: int) -> tuple[bytes, int]:
 
 
 def _custom(module: CoreModule, start: int, end: int) -> None:
-    title, at = read_name(module.raw, start)
-    while title == "name" and at < end:
-        subsection = module.raw[at]
-        size, inner = read_unsigned(module.raw, at + 1)
-        at = inner + size
+    title, at = read_custom_name(module.raw, start, end)
+    if title != "name":
+        return
+    for subsection, inner, last in read_sections(module.raw, at, end):
         if subsection == 1:
-            count, inner = read_unsigned(module.raw, inner)
-            for _ in range(count):
-                index, inner = read_unsigned(module.raw, inner)
-                module.names[index], inner = read_name(module.raw, inner)
+            read_items(module.raw, inner, last, partial(_name, module))
+
+
+def _name(module: CoreModule, raw: bytes, at: int) -> int:
+    index, at = read_unsigned(raw, at)
+    module.names[index], at = read_name(raw, at)
+    return at
 
 
 def _type(module: CoreModule, raw: bytes, at: int) -> int:
@@ -200,6 +204,8 @@ def _global(module: CoreModule, raw: bytes, at: int) -> int:
 
 def _export(module: CoreModule, raw: bytes, at: int) -> int:
     title, at = read_name(raw, at)
+    if raw[at] not in tuple(Kind):
+        raise MalformedModuleError(f"export {title} is of a kind that is not supported")
     kind = Kind(raw[at])
     index, at = read_unsigned(raw, at + 1)
     module.exports[title] = (kind, index)

@@ -3,12 +3,21 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 
-from filters.toolchain.binary import MalformedModuleError, read_name, read_unsigned
+from filters.toolchain.binary import (
+    MalformedModuleError,
+    read_custom_name,
+    read_items,
+    read_name,
+    read_sections,
+    read_unsigned,
+)
 from filters.toolchain.core_module import MAGIC
 from filters.toolchain.link import MANIFEST_SECTION
 
 SECTIONS = {
+    0: "custom",
     1: "types",
     2: "imports",
     3: "functions",
@@ -48,54 +57,47 @@ def inspect_module(raw: bytes) -> Inspection:
     exports: list[str] = []
     manifest: dict[str, object] = {}
     functions = 0
-    at = 8
-    while at < len(raw):
-        number = raw[at]
-        label = SECTIONS.get(number, f"section {number}" if number else "custom")
-        try:
-            size, start = read_unsigned(raw, at + 1)
-        except IndexError:
-            size, start = 1, len(raw)
-        at = start + size
-        if at > len(raw):
-            raise MalformedModuleError(f"cut short: it ends at byte {len(raw)}, in the middle of a section ({label})")
+    for number, start, end in read_sections(raw, 8, len(raw), SECTIONS):
+        label = SECTIONS.get(number, f"section {number}")
         if number == 0:
-            label, content = read_name(raw, start)
+            label, content = read_custom_name(raw, start, end)
             if label == MANIFEST_SECTION:
-                manifest = json.loads(raw[content:at])
+                manifest = _manifest(raw[content:end])
         elif number == 2:
-            imports = _imports(raw, start)
+            read_items(raw, start, end, partial(_import, imports))
         elif number == 7:
-            exports = _exports(raw, start)
+            read_items(raw, start, end, partial(_export, exports))
         elif number == 10:
-            functions = read_unsigned(raw, start)[0]
-        sections[label] = sections.get(label, 0) + size
+            functions = read_unsigned(raw[start:end] + b"\0", 0)[0]
+        sections[label] = sections.get(label, 0) + end - start
     sizes = manifest.pop("sizes", None)
-    modules = sizes if isinstance(sizes, dict) else {}
+    modules = {name: size for name, size in sizes.items() if isinstance(size, int)} if isinstance(sizes, dict) else {}
     return Inspection(len(raw), sections, tuple(imports), tuple(exports), functions, manifest, modules)
 
 
-def _imports(raw: bytes, at: int) -> list[str]:
-    found = []
-    count, at = read_unsigned(raw, at)
-    for _ in range(count):
-        module, at = read_name(raw, at)
-        title, at = read_name(raw, at)
-        if raw[at] != 0:
-            raise MalformedModuleError(f"import {module}.{title} is no function")
-        _, at = read_unsigned(raw, at + 1)
-        found.append(f"{module}.{title}")
+def _manifest(text: bytes) -> dict[str, object]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise MalformedModuleError("its manifest is damaged")
     return found
 
 
-def _exports(raw: bytes, at: int) -> list[str]:
-    found = []
-    count, at = read_unsigned(raw, at)
-    for _ in range(count):
-        title, at = read_name(raw, at)
-        _, at = read_unsigned(raw, at + 1)
-        found.append(title)
-    return found
+def _import(found: list[str], raw: bytes, at: int) -> int:
+    module, at = read_name(raw, at)
+    title, at = read_name(raw, at)
+    if raw[at] != 0:
+        raise MalformedModuleError(f"import {module}.{title} is no function")
+    found.append(f"{module}.{title}")
+    return read_unsigned(raw, at + 1)[1]
+
+
+def _export(found: list[str], raw: bytes, at: int) -> int:
+    title, at = read_name(raw, at)
+    found.append(title)
+    return read_unsigned(raw, at + 1)[1]
 
 
 def render_modules(manifest: Mapping[str, object]) -> str:

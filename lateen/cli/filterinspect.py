@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from filters.toolchain.binary import MalformedModuleError
 from filters.toolchain.inspection import Inspection, inspect_module, render_modules
 from lateen.cli.exits import CommandError, Exit
 from lateen.cli.filterbuild import MIB
 from lateen.cli.output import Format, render_data, render_table
+from lateen.controlplane.wasm_binary import filters_of
 
 KIB = 1024
 MOST_MODULES = 20
@@ -17,23 +17,28 @@ FACTS = ("python", "componentize", "seed", "source")
 
 
 def inspect(path: Path, fmt: Format) -> str:
-    """The page; CommandError if the file is no module."""
+    """The page; CommandError if the file is no module, or says of itself what cannot be. Nothing in it can steer a terminal."""
     if fmt in (Format.WIDE, Format.NAME):
         raise CommandError(Exit.USAGE, f"-o {fmt.value}: there is only table, json and yaml")
     try:
         found = inspect_module(path.read_bytes())
+        page = render_data(found.to_dict(), fmt) if fmt is not Format.TABLE else render(found)
     except OSError as error:
         raise CommandError(Exit.INVALID, f"{path}: {(error.strerror or str(error)).lower()}") from None
-    except (MalformedModuleError, ValueError, IndexError) as error:
+    except ValueError as error:
         raise CommandError(Exit.INVALID, f"{path}: {error}") from None
-    return render_data(found.to_dict(), fmt) if fmt is not Format.TABLE else render(found)
+    return "".join(each if each.isprintable() or each == "\n" else "\N{REPLACEMENT CHARACTER}" for each in page)
 
 
 def render(found: Inspection) -> str:
     """Filters first, then what they weigh, then what the module asks of Envoy and what Envoy calls."""
     manifest: Mapping[str, Any] = found.manifest
     facts = [[key, str(manifest[key])] for key in FACTS if key in manifest]
-    filters = [[item["name"], item["class"], _fields(item["config"])] for item in manifest.get("filters", ())]
+    schemas = filters_of(manifest) if "filters" in manifest else {}
+    filters = [
+        [item["name"], str(item.get("class", "")), _fields(schemas[item["name"]])]
+        for item in manifest.get("filters", ())
+    ]
     sizes = sorted(found.sections.items(), key=lambda item: -item[1])
     parts = [
         render_table(("SIZE", f"{found.size / MIB:.1f} MiB"), [["functions", str(found.functions)], *facts]),

@@ -21,6 +21,8 @@ _MAX_SECTIONS = 10_000
 _MAX_EXPORTS = 100_000
 _MAX_MANIFEST = 4 * 1024 * 1024
 _MAX_LEB_BYTES = 5
+_MAX_SCHEMA_DEPTH = 50
+_DAMAGED = "its manifest is damaged: build it again with `lateen filter build`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +88,44 @@ def _abi(data: bytes, start: int, end: int) -> str:
 
 def _filters(manifest: bytes) -> Mapping[str, Mapping[str, Any]]:
     try:
-        found = json.loads(manifest)["filters"]
-        return {str(entry["name"]): dict(entry["config"]) for entry in found}
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise ModuleError("its manifest is damaged: build it again with `lateen filter build`") from None
+        return filters_of(json.loads(manifest))
+    except (ValueError, RecursionError):
+        raise ModuleError(_DAMAGED) from None
+
+
+def filters_of(manifest: object) -> Mapping[str, Mapping[str, Any]]:
+    """The filters a manifest speaks of, each with the schema of its configuration; ModuleError if anything is not as we write it."""
+    entries = manifest.get("filters") if isinstance(manifest, Mapping) else None
+    if not isinstance(entries, list) or not all(map(_is_filter, entries)):
+        raise ModuleError(_DAMAGED)
+    return {entry["name"]: entry["config"] for entry in entries}
+
+
+def _is_filter(entry: object) -> bool:
+    return isinstance(entry, dict) and _is_name(entry.get("name")) and _is_schema(entry.get("config"), 0)
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and value.isprintable()
+
+
+def _is_schema(value: object, depth: int) -> bool:
+    """Whether it is a JSON Schema of the kind that wasm_schema reads, as far as the types of its parts go."""
+    if not isinstance(value, dict) or depth > _MAX_SCHEMA_DEPTH:
+        return False
+    fields, more = value.get("properties", {}), value.get("additionalProperties", True)
+    choices, required = value.get("anyOf", []), value.get("required", [])
+    if not (
+        isinstance(fields, dict) and all(isinstance(each, list) for each in (choices, required, value.get("enum", [])))
+    ):
+        return False
+    items = [value["items"]] if "items" in value else []
+    parts = [*choices, *fields.values(), *items, *([] if isinstance(more, bool) else [more])]
+    return (
+        isinstance(value.get("type", ""), str)
+        and all(map(_is_name, (*fields, *required)))
+        and all(_is_schema(part, depth + 1) for part in parts)
+    )
 
 
 def _name(data: bytes, at: int) -> tuple[str, int]:
