@@ -242,8 +242,9 @@ class Waf(HttpFilter):
             for value in body_values(kind, body, parameter(parameters, "boundary")):
                 yield from self._match(value)
         except MalformedBodyError as error:
-            yield self._limit("body-malformed", "body", str(error))
-            yield from self._match(Value("body", "body", body.decode("utf-8", "surrogateescape")))
+            yield (found := self._limit("body-malformed", "body", str(error)))
+            if not self._refuses([found], request.path):
+                yield from self._match(Value("body", "body", body.decode("utf-8", "surrogateescape")))
 
     def _match(self, value: Value) -> "Iterator[Finding]":
         if not self._all and value.kind != "agent" and HARMLESS.fullmatch(value.text):
@@ -256,7 +257,7 @@ class Waf(HttpFilter):
         for text in readings(plain):
             for piece in pieces(text):
                 for rule in self._rules[value.kind]:
-                    if match := rule.pattern.search(piece):
+                    if match := rule.search(piece):
                         yield self._finding(rule.id, rule.score, value.target, match.group())
 
     def _limit(self, name: str, target: str, excerpt: str = "") -> "Finding":

@@ -55,7 +55,7 @@ HARMLESS_TEXTS = [
 def _found(text: str) -> dict[str, int]:
     """Rules that match, with their scores."""
     found = list(readings(decoded(text)))
-    return {each.id: each.score for each in RULES if any(each.pattern.search(reading) for reading in found)}
+    return {each.id: each.score for each in RULES if any(each.search(reading) for reading in found)}
 
 
 @pytest.mark.parametrize(("rule", "text"), [(rule, text) for rule, texts in ATTACKS.items() for text in texts])
@@ -63,6 +63,13 @@ def test_attacks_are_found(rule: str, text: str) -> None:
     found = _found(text)
     assert rule in found
     assert sum(found.values()) >= 5
+
+
+@pytest.mark.parametrize("text", [*(text for texts in ATTACKS.values() for text in texts), *HARMLESS_TEXTS])
+def test_what_is_looked_for_first_is_in_every_match(text: str) -> None:
+    for rule in RULES:
+        for reading in readings(decoded(text)):
+            assert bool(rule.search(reading)) is bool(rule.pattern.search(reading))
 
 
 @pytest.mark.parametrize("text", HARMLESS_TEXTS)
