@@ -34,9 +34,6 @@ LATER: Mapping[str, Mapping[str, str]] = {
         "spec.inboundConnectionPool": "",
         "spec.outboundTrafficPolicy.egressProxy": "",
     },
-    "RequestAuthentication": {
-        "spec.jwtRules[].presence": "demand a token with an AuthorizationPolicy on requestPrincipals",
-    },
     "Gateway": {
         "spec.listeners[].tls.options": "",
         "spec.infrastructure.parametersRef": "",

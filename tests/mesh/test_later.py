@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic.alias_generators import to_snake as snake
 
 from lateen.mesh.kinds import KINDS
 from lateen.mesh.later import LATER, later_note
@@ -28,6 +29,19 @@ _MODELS = {info.module for info in KINDS.values()} | {
 }
 _READ_BY_COMPUTED_NAME = re.compile(r"^(not_\w+)$")  # AuthorizationPolicy: `not_` + the name of the positive field
 _FOR_HUMANS = {"description"}
+# Attributes of other objects, with the name of a field of the table.
+_OF_SOMETHING_ELSE = {
+    "bind",
+    "ca",
+    "ca_certificates",
+    "image",
+    "network",
+    "options",
+    "sds",
+    "spec",
+    "tracing",
+    "tunnel",
+}
 _READ_AS_OLD_SPELLING = {"jwks_uri_old", "mirror_percent_old"}
 
 
@@ -35,15 +49,19 @@ def _models() -> dict[str, type[Spec]]:
     return {**{info.id: info.model for info in KINDS.values()}, "MeshConfig": MeshConfig}
 
 
-def _attributes_read() -> set[str]:
-    names: set[str] = set()
+def _code() -> Iterator[str]:
+    """The text of every module that is not a model."""
     for package in ("lateen", "extauthz", "ratelimit", "ca"):
         for file in (_ROOT / package).rglob("*.py"):
-            if "envoyapi" in file.parts or (file.parent.name == "mesh" and file.stem in _MODELS):
-                continue
-            text = file.read_text()
-            names.update(re.findall(r"\.([a-z_][a-z0-9_]*)", text))
-            names.update(re.findall(r"[\"']([a-z_][a-z0-9_]*)[\"']", text))
+            if "envoyapi" not in file.parts and not (file.parent.name == "mesh" and file.stem in _MODELS):
+                yield file.read_text()
+
+
+def _attributes_read() -> set[str]:
+    names: set[str] = set()
+    for text in _code():
+        names.update(re.findall(r"\.([a-z_][a-z0-9_]*)", text))
+        names.update(re.findall(r"[\"']([a-z_][a-z0-9_]*)[\"']", text))
     return names
 
 
@@ -67,6 +85,13 @@ def _unread(kind: str, model: type[Spec], prefix: str, read: set[str], seen: tup
 def test_a_field_that_nothing_reads_is_in_the_table(kind: str) -> None:
     model = _models()[kind]
     assert list(_unread(kind, model, "", _attributes_read(), (model,))) == []
+
+
+def test_a_field_of_the_table_is_read_nowhere() -> None:
+    """Or a warning would go on saying that a field has no effect when it has one."""
+    read = set(re.findall(r"\.([a-z_][a-z0-9_]*)\b(?!\()", "\n".join(_code())))
+    names = {path: snake(path.rpartition(".")[2].removesuffix("[]")) for table in LATER.values() for path in table}
+    assert {path: name for path, name in names.items() if name in read - _OF_SOMETHING_ELSE} == {}
 
 
 @pytest.mark.parametrize("kind", sorted(LATER))
