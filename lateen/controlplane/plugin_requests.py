@@ -147,7 +147,10 @@ def fit(request: Request, digest: str, path: str, facts: ModuleFacts) -> WasmSer
             more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
             subject = f"{below[-1]} " if below and isinstance(below[-1], str) else ""
             return Problem(NO_FIT, (*request.base, "pluginConfig", *below), f"{subject}{message}{more}")
-    configuration = "" if config is None else json.dumps(config)
+    try:
+        configuration = "" if config is None else json.dumps(config, allow_nan=False)
+    except ValueError:
+        return Problem(NO_FIT, (*request.base, "pluginConfig"), "JSON has neither infinity nor what is not a number (NaN)")
     return WasmServing(
         digest, path, name, configuration, request.env, request.host_env, facts.filters is not None, request.network
     )

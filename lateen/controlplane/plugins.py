@@ -201,7 +201,7 @@ def plugin_config(plugin: Plugin, serving: WasmServing, code: bytes | None = Non
     path = serving.path if native is None else native.path
     source = base_pb2.DataSource(inline_bytes=code) if code is not None else base_pb2.DataSource(filename=path)
     result = wasm_pb2.PluginConfig(
-        name=f"{plugin.key.namespace}.{plugin.key.name}",
+        name=f"{'' if plugin.key.kind == 'WasmPlugin' else f'{plugin.key.kind}.'}{plugin.key.namespace}.{plugin.key.name}",
         root_id=serving.name,
         failure_policy=wasm_pb2.UNSPECIFIED if plugin.fail_open else wasm_pb2.FAIL_RELOAD,
         fail_open=plugin.fail_open,
