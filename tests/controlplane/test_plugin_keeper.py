@@ -382,7 +382,7 @@ async def test_a_manifest_can_say_anything(rig: Rig) -> None:
 
 async def test_what_json_cannot_say(rig: Rig) -> None:
     (rig.directory / "a.wasm").write_bytes(module("a"))
-    rig.follow(plugin("file://a.wasm", "pluginConfig: {rate: .inf}"))
+    rig.follow(plugin("file://a.wasm", "pluginConfig: {rate: 1e400}"))
     await rig.settled()
     (finding,) = rig.findings()
     assert (finding.code, finding.line) == ("LTN0403", 6)
