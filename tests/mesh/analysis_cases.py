@@ -367,6 +367,7 @@ NEAR_MISSES = (
     NearMiss("LTN0203", "a Service", (SVC, W, k8s_gateway(), route())),
     NearMiss("LTN0204", "requestPrincipals", (W, policy("RequestAuthentication", JWT), policy("AuthorizationPolicy", "rules: [{from: [{source: {requestPrincipals: ['*']}}]}]"))),
     NearMiss("LTN0204", "a denial of requests without a token", (W, policy("RequestAuthentication", JWT), policy("AuthorizationPolicy", "action: DENY, rules: [{from: [{source: {notRequestPrincipals: ['*']}}]}]"))),
+    NearMiss("LTN0204", "presence", (W, policy("RequestAuthentication", "jwtRules: [{issuer: a, presence: REQUIRED}]"))),
     NearMiss("LTN0204", "a condition on a claim", (W, policy("RequestAuthentication", JWT), policy("AuthorizationPolicy", "rules: [{when: [{key: 'request.auth.claims[scope]', values: [x]}]}]"))),
     NearMiss("LTN0205", "tokens are verified", (W, policy("RequestAuthentication", JWT), policy("RateLimitPolicy", LIMIT))),
     NearMiss("LTN0205", "no claims", (W, policy("RateLimitPolicy", "limits: [{name: x, requests: 1, per: second, descriptors: [{header: {name: y}}]}]"))),

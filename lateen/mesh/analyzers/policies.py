@@ -10,7 +10,7 @@ from lateen.mesh.kinds import ResourceKey
 from lateen.mesh.peerauthentication import PeerAuthentication
 from lateen.mesh.policies import GATEWAY_GROUP, selector_labels, target_refs
 from lateen.mesh.ratelimitpolicy import RateLimitPolicy
-from lateen.mesh.requestauthentication import RequestAuthentication
+from lateen.mesh.requestauthentication import JWTRequirement, RequestAuthentication
 from lateen.mesh.sidecar import Sidecar
 from lateen.mesh.spec import PolicyTargetReference
 from lateen.mesh.telemetry import AccessLogging, Metrics, ProviderRef, Telemetry, Tracing
@@ -123,12 +123,14 @@ def _telemetry_providers(telemetry: Telemetry) -> Iterator[tuple[Path, ProviderR
 
 
 def _required(report: Report) -> None:
-    """A RequestAuthentication rejects bad tokens only; without a policy that asks for one, no token is fine too."""
+    """A RequestAuthentication rejects bad tokens only; unless it, or a policy, asks for one, no token is fine too."""
     policies = [ap for ap in report.view.get("AuthorizationPolicy") if isinstance(ap, AuthorizationPolicy)]
     asking = {policy.key for policy in policies if _asks_for_token(policy)}
     unprotected: dict[ResourceKey, str] = {}
     for workload in _one_of_each(report.view.workloads):
         found = [ra for ra in report.view.request_authentications(workload) if ra.spec.jwt_rules]
+        if any(rule.presence is JWTRequirement.REQUIRED for ra in found for rule in ra.spec.jwt_rules):
+            continue
         if found and asking.isdisjoint(ap.key for ap in report.view.authorization_policies(workload)):
             for ra in found:
                 unprotected.setdefault(ra.key, workload.key)
