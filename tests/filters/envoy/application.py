@@ -11,6 +11,8 @@ PIECES = (b"one ", b"two ", b"three")
 HOLD_SECONDS = 60.0
 """How long an answer to /held, or the body of one to /begun, is kept back at most; until a request for /release has come."""
 released = threading.Event()
+arrived = threading.Event()
+"""Set when a request for /held is here."""
 
 
 class Application(BaseHTTPRequestHandler):
@@ -28,6 +30,7 @@ class Application(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         body = self._body()
         if self.path.startswith("/held"):
+            arrived.set()
             released.wait(HOLD_SECONDS)
         elif self.path.startswith("/release"):
             released.set()

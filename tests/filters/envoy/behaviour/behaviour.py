@@ -7,6 +7,7 @@ import logging
 import random
 import re
 import sys
+import time
 from collections.abc import Callable
 from enum import Enum
 from functools import partial
@@ -22,6 +23,11 @@ level = Gauge("behaviour_level")
 spread = Histogram("behaviour_spread")
 baked_random = random.random()
 hoarded: list[list[str]] = []
+
+
+class AsksTheClock(Exception):  # noqa: N818
+    def __str__(self) -> str:
+        return repr(baked_random)  # Python looks for signals first, and here for the limit
 
 
 class Mode(Enum):
@@ -349,6 +355,18 @@ class Requests(HttpFilter):
                     pass
             except Exception:
                 pass
+
+    async def case_loop_starved(self, request: Request) -> None:
+        self.shared.set("large", bytes(1 << 20))
+        try:
+            while True:
+                pass
+        except BaseException as error:
+            # Longer than what is granted for this, and few steps: as if the machine had had no time for Envoy.
+            end = time.monotonic() + 0.08
+            while time.monotonic() < end:
+                self.shared.get("large")
+            raise AsksTheClock from error
 
     async def case_loop_stubborn(self, request: Request) -> None:
         while True:
