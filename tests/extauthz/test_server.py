@@ -12,14 +12,13 @@ from extauthz.denials import Denials
 from extauthz.handlers import LIMITS, Health, handlers
 from extauthz.metrics import Metrics
 from extauthz.policies import Policies
-from lateen.adsclient.tls import TlsMaterial
 from lateen.envoyapi.envoy.service.auth.v3 import external_auth_pb2, external_auth_pb2_grpc
 from lateen.envoyapi.grpc.health.v1 import health_pb2, health_pb2_grpc
 from lateen.fetching import http_client
 from lateen.jwks.keeper import KeyKeeper
 from lateen.wire.transport import Transport, rpc_server
 from tests.extauthz.service import PROXY, TARGET, http, workload
-from tests.fakes.pki import TestAuthority
+from tests.fakes.pki import FixedIdentity, TestAuthority
 
 NAME = "lateen-extauthz.istio-system.svc"
 
@@ -33,11 +32,7 @@ class Running:
     policies_arrived: list[bool] = field(default_factory=list)
 
     def channel(self, identity: str) -> grpc.aio.Channel:
-        pair = self.authority.issue(identity)
-        credentials = grpc.ssl_channel_credentials(
-            self.authority.root.encode(), pair.key.encode(), pair.certificate.encode()
-        )
-        return grpc.aio.secure_channel(self.address, credentials, [("grpc.ssl_target_name_override", NAME)])
+        return self.authority.channel(self.address, identity, NAME)
 
     async def code(self, identity: str, metadata: Sequence[tuple[str, str]]) -> int:
         """The status code in the answer to one Check."""
@@ -48,22 +43,10 @@ class Running:
         return int(answer.status.code)
 
 
-@dataclass(frozen=True)
-class _Identity:
-    """A certificate that does not change, as `SdsIdentity` would give it."""
-
-    current: TlsMaterial
-
-    def server_credentials(self) -> grpc.ServerCredentials:
-        pair = [(self.current.key_pem, self.current.cert_chain_pem)]
-        return grpc.ssl_server_credentials(pair, self.current.roots_pem, require_client_auth=True)
-
-
 @pytest.fixture(params=Transport)
 async def running(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Running]:
     authority = TestAuthority()
-    pair = authority.issue("spiffe://cluster.local/ns/istio-system/sa/lateen-extauthz", NAME)
-    identity = _Identity(TlsMaterial(pair.certificate.encode(), pair.key.encode(), authority.root.encode()))
+    identity = FixedIdentity(authority.material("spiffe://cluster.local/ns/istio-system/sa/lateen-extauthz", NAME))
     made = Running(authority, f"unix:{tmp_path}/s.sock")
     async with http_client() as client:
         keeper = KeyKeeper(client)

@@ -3,10 +3,13 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+from lateen.adsclient.tls import TlsMaterial
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,17 @@ class TestAuthority:
         )
         return Pair(certificate.public_bytes(serialization.Encoding.PEM).decode(), pem.decode())
 
+    def material(self, spiffe_id: str, *dns_names: str) -> TlsMaterial:
+        """The same with the root, as our services hold it."""
+        pair = self.issue(spiffe_id, *dns_names)
+        return TlsMaterial(pair.certificate.encode(), pair.key.encode(), self.root.encode())
+
+    def channel(self, address: str, spiffe_id: str, server_name: str) -> grpc.aio.Channel:
+        """A channel of this client to the server of that DNS name."""
+        own = self.material(spiffe_id)
+        credentials = grpc.ssl_channel_credentials(own.roots_pem, own.key_pem, own.cert_chain_pem)
+        return grpc.aio.secure_channel(address, credentials, [("grpc.ssl_target_name_override", server_name)])
+
     def _builder(self, subject: x509.Name, public_key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
         now = datetime.now(UTC)
         return (
@@ -59,3 +73,14 @@ class TestAuthority:
             .not_valid_before(now - timedelta(minutes=5))
             .not_valid_after(now + timedelta(days=1))
         )
+
+
+@dataclass(frozen=True)
+class FixedIdentity:
+    """A certificate that does not change, as `SdsIdentity` would give it."""
+
+    current: TlsMaterial
+
+    def server_credentials(self) -> grpc.ServerCredentials:
+        pair = [(self.current.key_pem, self.current.cert_chain_pem)]
+        return grpc.ssl_server_credentials(pair, self.current.roots_pem, require_client_auth=True)

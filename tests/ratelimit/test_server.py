@@ -7,27 +7,15 @@ from pathlib import Path
 import grpc
 import pytest
 
-from lateen.adsclient.tls import TlsMaterial
 from lateen.envoyapi.envoy.service.ratelimit.v3 import rls_pb2, rls_pb2_grpc
 from lateen.envoyapi.grpc.health.v1 import health_pb2, health_pb2_grpc
 from lateen.wire.transport import Transport, rpc_server
 from ratelimit.handlers import LIMITS, handlers
-from tests.fakes.pki import TestAuthority
+from tests.fakes.pki import FixedIdentity, TestAuthority
 from tests.ratelimit.test_service import PEER, TARGET, Play, limit, request
 
 NAME = "lateen-ratelimit.istio-system.svc"
 OK, OVER = rls_pb2.RateLimitResponse.Code.OK, rls_pb2.RateLimitResponse.Code.OVER_LIMIT
-
-
-@dataclass(frozen=True)
-class _Identity:
-    """A certificate that does not change, as `SdsIdentity` would give it."""
-
-    current: TlsMaterial
-
-    def server_credentials(self) -> grpc.ServerCredentials:
-        pair = [(self.current.key_pem, self.current.cert_chain_pem)]
-        return grpc.ssl_server_credentials(pair, self.current.roots_pem, require_client_auth=True)
 
 
 @dataclass
@@ -39,11 +27,7 @@ class Running:
     play: Play
 
     def channel(self, identity: str = PEER) -> grpc.aio.Channel:
-        pair = self.authority.issue(identity)
-        credentials = grpc.ssl_channel_credentials(
-            self.authority.root.encode(), pair.key.encode(), pair.certificate.encode()
-        )
-        return grpc.aio.secure_channel(self.address, credentials, [("grpc.ssl_target_name_override", NAME)])
+        return self.authority.channel(self.address, identity, NAME)
 
     async def ask(
         self,
@@ -67,8 +51,7 @@ class Running:
 @pytest.fixture(params=Transport)
 async def running(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Running]:
     authority = TestAuthority()
-    pair = authority.issue("spiffe://cluster.local/ns/istio-system/sa/lateen-ratelimit", NAME)
-    identity = _Identity(TlsMaterial(pair.certificate.encode(), pair.key.encode(), authority.root.encode()))
+    identity = FixedIdentity(authority.material("spiffe://cluster.local/ns/istio-system/sa/lateen-ratelimit", NAME))
     made = Running(authority, f"unix:{tmp_path}/s.sock", Play(limit(requests=2)))
     server = rpc_server(request.param, handlers(made.play.service), LIMITS, identity, made.play.metrics.registry)
     await server.start(made.address)
