@@ -29,6 +29,7 @@ from lateen.controlplane.snapshot import Snapshot
 from lateen.envoyapi.envoy.service.ratelimit.v3 import rls_pb2
 from lateen.jwks.keeper import KeyKeeper
 from tests.controlplane.authorizers import GrpcAuthorizer
+from tests.controlplane.manifests import documents, extauthz, static_entry
 from tests.controlplane.pki import Authority
 from tests.controlplane.traffic import Answer, Mesh, Running, Upstream, envoy, identity, lease
 
@@ -38,7 +39,8 @@ ISSUER = "https://issuer.test"
 _TOKENS = {
     "jwtRules": [{"issuer": ISSUER, "jwks": JWKS, "outputClaimToHeaders": [{"header": "x-team", "claim": "team"}]}]
 }
-_SERVICES = """
+_SERVICES = documents(
+    """
 kind: MeshConfig
 apiVersion: lateen.dev/v1alpha1
 spec:
@@ -48,39 +50,23 @@ spec:
   extensionProviders:
   - name: other
     envoyExtAuthzGrpc: {service: other.default.svc.cluster.local, port: 9000, timeout: 5s}
----
-apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {name: lateen-extauthz, namespace: istio-system}
-spec:
-  hosts: [lateen-extauthz.istio-system.svc.cluster.local]
-  ports: [{name: grpc, number: 9191, protocol: GRPC}]
-  resolution: STATIC
-  endpoints: [{address: NET.3}]
----
-apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {name: lateen-ratelimit, namespace: istio-system}
-spec:
-  hosts: [lateen-ratelimit.istio-system.svc.cluster.local]
-  ports: [{name: grpc, number: 8081, protocol: GRPC}]
-  resolution: STATIC
-  endpoints: [{address: NET.4}]
----
-apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {name: other, namespace: default}
-spec:
-  hosts: [other.default.svc.cluster.local]
-  ports: [{name: grpc, number: 9000, protocol: GRPC}]
-  resolution: STATIC
-  endpoints: [{address: NET.5}]
----
+""",
+    extauthz("NET.3"),
+    static_entry(
+        "lateen-ratelimit",
+        "lateen-ratelimit.istio-system.svc.cluster.local",
+        "NET.4",
+        "grpc 8081",
+        namespace="istio-system",
+    ),
+    static_entry("other", "other.default.svc.cluster.local", "NET.5", "grpc 9000"),
+    """
 apiVersion: networking.istio.io/v1
 kind: Sidecar
 metadata: {name: only-ours, namespace: default}
 spec: {egress: [{hosts: [istio-system/*]}]}
-"""
+""",
+)
 _WORKLOAD = """
 ---
 apiVersion: v1

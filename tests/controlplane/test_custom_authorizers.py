@@ -10,12 +10,14 @@ from dataclasses import dataclass
 import pytest
 
 from tests.controlplane.authorizers import GrpcAuthorizer, HttpAuthorizer
+from tests.controlplane.manifests import documents, static_entry, workload
 from tests.controlplane.pki import Authority
 from tests.controlplane.traffic import Answer, Mesh, Upstream, call, envoy, identity, lease
 
 pytestmark = pytest.mark.timeout(120)
 
-_MESH = """
+_MESH = documents(
+    """
 kind: MeshConfig
 apiVersion: lateen.dev/v1alpha1
 spec:
@@ -69,39 +71,12 @@ apiVersion: v1
 kind: Service
 metadata: {name: server, namespace: default}
 spec: {selector: {app: server}, ports: [{name: http, port: 8080}, {name: tcp, port: 8082}]}
----
-apiVersion: networking.istio.io/v1
-kind: WorkloadEntry
-metadata: {name: server-0, namespace: default}
-spec: {address: NET.11, labels: {app: server}, serviceAccount: server-sa}
----
-apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {name: authorizers, namespace: default}
-spec:
-  hosts: [one.default.svc.cluster.local]
-  ports: [{name: grpc, number: 9000, protocol: GRPC}]
-  resolution: STATIC
-  endpoints: [{address: NET.20}]
----
-apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {name: two, namespace: default}
-spec:
-  hosts: [two.default.svc.cluster.local]
-  ports: [{name: http, number: 9001, protocol: HTTP}]
-  resolution: STATIC
-  endpoints: [{address: NET.20}]
----
-apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {name: dead, namespace: default}
-spec:
-  hosts: [dead.default.svc.cluster.local]
-  ports: [{name: grpc, number: 9002, protocol: GRPC}]
-  resolution: STATIC
-  endpoints: [{address: NET.20}]
-"""
+""",
+    workload("server-0", "NET.11", {"app": "server"}, account="server-sa"),
+    static_entry("authorizers", "one.default.svc.cluster.local", "NET.20", "grpc 9000"),
+    static_entry("two", "two.default.svc.cluster.local", "NET.20", "http 9001"),
+    static_entry("dead", "dead.default.svc.cluster.local", "NET.20", "grpc 9002"),
+)
 _POLICY = """
 ---
 apiVersion: security.istio.io/v1

@@ -11,6 +11,7 @@ from yaml import safe_load
 from lateen.controlplane.files import FileChange, FileSource
 from lateen.mesh.loader import load_paths
 from lateen.mesh.serviceentry import ServiceEntry
+from tests.controlplane.manifests import dns_entry as entry
 
 
 class Directory:
@@ -43,17 +44,6 @@ class Directory:
             for key in change.deletes:
                 del self.in_force[str(key)]
         return change
-
-
-def entry(name: str, host: str) -> str:
-    return f"""apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {{name: {name}, namespace: shop}}
-spec:
-  hosts: [{host}]
-  ports: [{{number: 80, name: http, protocol: HTTP}}]
-  resolution: DNS
-"""
 
 
 @pytest.fixture

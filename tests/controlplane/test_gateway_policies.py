@@ -23,12 +23,14 @@ from lateen.controlplane.snapshot import Snapshot
 from lateen.jwks.keeper import KeyKeeper
 from tests.controlplane.authorizers import GrpcAuthorizer
 from tests.controlplane.enforced import ISSUER, JWKS, Calls, token
+from tests.controlplane.manifests import bare_app, documents, extauthz, static_entry, workload
 from tests.controlplane.pki import Authority
 from tests.controlplane.traffic import Mesh, Upstream, call, envoy, identity, lease
 
 pytestmark = pytest.mark.timeout(180)
 
-_MESH = """
+_MESH = documents(
+    """
 kind: MeshConfig
 apiVersion: lateen.dev/v1alpha1
 spec:
@@ -39,57 +41,14 @@ spec:
     envoyExtAuthzGrpc: {service: sorter.test, port: 9000, timeout: 5s, clearRouteCache: true}
   - name: too-late
     envoyExtAuthzGrpc: {service: sorter.test, port: 9000, timeout: 5s}
----
-apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {name: sorter, namespace: default}
-spec:
-  hosts: [sorter.test]
-  ports: [{name: grpc, number: 9000, protocol: GRPC}]
-  resolution: STATIC
-  endpoints: [{address: NET.15}]
----
-apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {name: lateen-extauthz, namespace: istio-system}
-spec:
-  hosts: [lateen-extauthz.istio-system.svc.cluster.local]
-  ports: [{name: grpc, number: 9191, protocol: GRPC}]
-  resolution: STATIC
-  endpoints: [{address: NET.3}]
----
-apiVersion: networking.istio.io/v1
-kind: WorkloadEntry
-metadata: {name: gateway-0, namespace: default}
-spec: {address: NET.10, labels: {istio: ingressgateway}, serviceAccount: gateway}
----
-apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {name: apps, namespace: default}
-spec:
-  hosts: [a.test, b.test]
-  ports: [{name: http, number: 8080, protocol: HTTP}]
-  resolution: STATIC
-  endpoints: [{address: NET.11}]
----
-apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {name: admins, namespace: default}
-spec:
-  hosts: [admins.test]
-  ports: [{name: http, number: 8080, protocol: HTTP}]
-  resolution: STATIC
-  endpoints: [{address: NET.12}]
----
-apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {name: raw, namespace: default}
-spec:
-  hosts: [raw.test]
-  ports: [{name: tls, number: 8443, protocol: TLS}, {name: tcp, number: 8081, protocol: TCP}]
-  resolution: STATIC
-  endpoints: [{address: NET.13}]
----
+""",
+    static_entry("sorter", "sorter.test", "NET.15", "grpc 9000"),
+    extauthz("NET.3"),
+    workload("gateway-0", "NET.10", {"istio": "ingressgateway"}, account="gateway"),
+    static_entry("apps", "a.test, b.test", "NET.11", "http 8080"),
+    static_entry("admins", "admins.test", "NET.12", "http 8080"),
+    static_entry("raw", "raw.test", "NET.13", "tls 8443", "tcp 8081"),
+    """
 apiVersion: networking.istio.io/v1
 kind: Gateway
 metadata: {name: front, namespace: default}
@@ -179,26 +138,20 @@ metadata: {name: front, namespace: default}
 spec:
   selector: {matchLabels: {istio: ingressgateway}}
   jwtRules: [{issuer: "ISSUER", jwks: 'JWKS'}]
-"""
+""",
+)
 
 
-_BY_REF = """
----
+_BY_REF = "---\n" + documents(
+    """
 apiVersion: v1
 kind: Service
 metadata: {name: app, namespace: default}
 spec: {selector: {app: app}, ports: [{name: http, port: 8080}]}
----
-apiVersion: networking.istio.io/v1
-kind: WorkloadEntry
-metadata: {name: app-0, namespace: default}
-spec: {address: NET.11, labels: {app: app, security.istio.io/tlsMode: disabled}}
----
-apiVersion: networking.istio.io/v1
-kind: WorkloadEntry
-metadata: {name: gateway-named-0, namespace: default}
-spec: {address: NET.14, labels: {gateway.networking.k8s.io/gateway-name: named}, serviceAccount: gateway}
----
+""",
+    bare_app("app", "NET.11"),
+    workload("gateway-named-0", "NET.14", {"gateway.networking.k8s.io/gateway-name": "named"}, account="gateway"),
+    """
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
 metadata: {name: named, namespace: default}
@@ -228,7 +181,8 @@ metadata: {name: named, namespace: default}
 spec:
   targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: named}]
   jwtRules: [{issuer: "ISSUER", jwks: 'JWKS'}]
-"""
+""",
+)
 
 
 @dataclass

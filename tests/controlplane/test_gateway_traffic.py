@@ -14,47 +14,26 @@ from dataclasses import dataclass
 
 import pytest
 
+from tests.controlplane.manifests import bare_app, documents, service, workload
 from tests.controlplane.pki import Authority
 from tests.controlplane.traffic import Answer, Mesh, Upstream, call, envoy, identity, lease
 
 pytestmark = pytest.mark.timeout(120)
 
-_MESH = """
-apiVersion: v1
-kind: Service
-metadata: {name: a, namespace: default}
-spec: {selector: {app: a}, ports: [{name: http, port: 80, targetPort: 8080}]}
----
-apiVersion: v1
-kind: Service
-metadata: {name: b, namespace: default}
-spec: {selector: {app: b}, ports: [{name: http, port: 80, targetPort: 8080}]}
----
-apiVersion: v1
-kind: Service
-metadata: {name: far, namespace: other}
-spec: {selector: {app: far}, ports: [{name: http, port: 80, targetPort: 8080}]}
----
-apiVersion: networking.istio.io/v1
-kind: WorkloadEntry
-metadata: {name: gateway-istio-0, namespace: default}
-spec: {address: NET.10, labels: {istio: ingressgateway, gateway.networking.k8s.io/gateway-name: gateway}, serviceAccount: gateway-istio}
----
-apiVersion: networking.istio.io/v1
-kind: WorkloadEntry
-metadata: {name: a-0, namespace: default}
-spec: {address: NET.11, labels: {app: a, security.istio.io/tlsMode: disabled}}
----
-apiVersion: networking.istio.io/v1
-kind: WorkloadEntry
-metadata: {name: b-0, namespace: default}
-spec: {address: NET.12, labels: {app: b, security.istio.io/tlsMode: disabled}}
----
-apiVersion: networking.istio.io/v1
-kind: WorkloadEntry
-metadata: {name: far-0, namespace: other}
-spec: {address: NET.13, labels: {app: far, security.istio.io/tlsMode: disabled}}
----
+_MESH = documents(
+    service("a"),
+    service("b"),
+    service("far", "other"),
+    workload(
+        "gateway-istio-0",
+        "NET.10",
+        {"istio": "ingressgateway", "gateway.networking.k8s.io/gateway-name": "gateway"},
+        account="gateway-istio",
+    ),
+    bare_app("a", "NET.11"),
+    bare_app("b", "NET.12"),
+    bare_app("far", "NET.13", "other"),
+    """
 apiVersion: v1
 kind: Secret
 metadata: {name: cert, namespace: default}
@@ -166,7 +145,8 @@ spec:
   gateways: [istio]
   tls: [{match: [{sniHosts: [pass.istio.example], port: 8445}], route: [{destination: {host: a}}]}]
   tcp: [{match: [{port: 9000}], route: [{destination: {host: b}}]}]
-"""
+""",
+)
 
 
 _NONE: Mapping[str, str] = {}

@@ -19,6 +19,7 @@ import pytest_asyncio
 
 from lateen.controlplane.names import CDS, LDS
 from lateen.controlplane.settings import parse_settings
+from tests.controlplane.manifests import dns_entry
 from tests.controlplane.pki import Authority
 from tests.controlplane.real_envoy import free_port, own_address
 from tests.controlplane.sds_server import serving
@@ -41,14 +42,7 @@ spec:
 
 
 def entry(host: str, name: str = "outside") -> str:
-    return f"""apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {{name: {name}, namespace: shop}}
-spec:
-  hosts: [{host}]
-  ports: [{{number: 80, name: http, protocol: HTTP}}]
-  resolution: DNS
-"""
+    return dns_entry(name, host)
 
 
 @dataclass

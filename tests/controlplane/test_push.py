@@ -19,17 +19,13 @@ from lateen.mesh.loader import Located, load_text
 from lateen.mesh.meshconfig import MeshConfig
 from lateen.mesh.view import MeshView
 from tests.controlplane.harness import ChosenResources
+from tests.controlplane.manifests import dns_entry
 from tests.controlplane.test_quarantine import configuration
 from tests.fakes.clock import FakeClock
 
 
 def entry(name: str, host: str) -> Located:
-    text = f"""apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {{name: {name}, namespace: shop}}
-spec: {{hosts: [{host}], ports: [{{number: 80, name: http, protocol: HTTP}}], resolution: DNS}}
-"""
-    return load_text(text, "test.yaml").resources[0]
+    return load_text(dns_entry(name, host), "test.yaml").resources[0]
 
 
 class Seen(ChosenResources):
