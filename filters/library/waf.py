@@ -168,7 +168,7 @@ class Waf(HttpFilter):
         config = self.config
         findings = list(self._head(request))
         if config.inspect_body and not self._refuses(findings, request.path):
-            header = ", ".join(request.headers.get_all("content-type")) or untold(request)
+            header = str(request.headers.get("content-type", "")) or untold(request)
             kind = content_kind(header, multipart=config.inspect_multipart)
             if kind is not None:
                 found = self._body(kind, header, request, await request.body(MOST_BODY))
@@ -216,7 +216,7 @@ class Waf(HttpFilter):
         ]
         if not PLAIN_PATH.fullmatch(path):
             values.append(Value("uri", "path", path))
-        values += cookie_values("; ".join(request.headers.get_all("cookie")))
+        values += cookie_values("; ".join(value for name, value in pairs if name == "cookie"))
         for name in config.headers:
             value = request.headers.get(name)
             if value:
@@ -230,7 +230,7 @@ class Waf(HttpFilter):
         if not body:
             return
         parameters, longest = header.partition(";")[2], self.config.longest_body
-        if not readable(", ".join(request.headers.get_all("content-encoding")), content_type(header)[1]):
+        if not readable(str(request.headers.get("content-encoding", "")), content_type(header)[1]):
             yield self._limit("body-encoded", "body")
             return
         if len(body) > longest:
