@@ -126,4 +126,6 @@ def _effect(plugin: Applied) -> str:
         return ""
     if plugin.serving:
         return ": what it ran before stays in effect"
-    return ": requests pass it by" if plugin.fail_strategy == "FAIL_OPEN" else ": requests get 503"
+    if plugin.fail_strategy == "FAIL_OPEN":
+        return ": requests pass it by"
+    return ": connections are closed" if plugin.type == "NETWORK" else ": requests get 503"

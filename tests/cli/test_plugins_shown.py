@@ -169,3 +169,5 @@ def test_a_plugin_that_runs_an_older_module_says_so() -> None:
     )
     assert "no: requests pass it by" in "\n".join(lines([plugin]))
     assert "no: what it ran before stays" in "\n".join(lines([replace(plugin, serving=True)]))
+    closed = replace(plugin, type="NETWORK", fail_strategy="FAIL_CLOSE")
+    assert "no: connections are closed" in "\n".join(lines([closed]))
