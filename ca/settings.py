@@ -53,7 +53,9 @@ def parse_duration(text: str) -> timedelta:
 
 def parse_settings(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> Settings:
     """Settings from the command line; SystemExit(2) with usage when something is missing or wrong."""
-    parser = ServiceParser("ca", "Certificate authority of the mesh (Istio's certificate signing API).", environ)
+    parser = ServiceParser(
+        "ca-service", "Certificate authority of the mesh (Istio's certificate signing API).", environ
+    )
     parser.option("state-dir", None, "directory of the root, mode 0700; made if absent")
     parser.option("address", "127.0.0.1:15013", "gRPC listens here, TLS")
     parser.option("admin-socket", None, "unix socket (0600) that mints join tokens")

@@ -13,12 +13,12 @@ _MAX_FILES = 65_536
 
 
 class ServiceParser(argparse.ArgumentParser):
-    """The command line of `python -m MODULE`: each option is also a variable, `LATEEN_<last part of MODULE>_<OPTION>`."""
+    """The command line of `lateen NAME`, a server: each option is also a variable, `LATEEN_<NAME without -service>_<OPTION>`."""
 
-    def __init__(self, module: str, description: str, environ: Mapping[str, str]) -> None:
+    def __init__(self, name: str, description: str, environ: Mapping[str, str]) -> None:
         """Start without options; `environ` is where variables are looked up."""
-        super().__init__(prog=f"python -m {module}", description=description)
-        self._prefix = f"LATEEN_{module.rpartition('.')[2]}_"
+        super().__init__(prog=f"lateen {name}", description=description)
+        self._prefix = f"LATEEN_{name.removesuffix('-service')}_"
         self._environ = environ
 
     def option(self, flag: str, default: str | None, text: str, choices: Sequence[str] | None = None) -> None:

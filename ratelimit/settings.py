@@ -33,7 +33,9 @@ class Settings:
 
 def parse_settings(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> Settings:
     """Settings from the command line; SystemExit(2) with usage when something is missing."""
-    parser = ServiceParser("ratelimit", "Envoy's rate limit service (v3) over Redis, configured by ADS.", environ)
+    parser = ServiceParser(
+        "ratelimit-service", "Envoy's rate limit service (v3) over Redis, configured by ADS.", environ
+    )
     parser.option("address", "127.0.0.1:8081", "gRPC listens here, mutual TLS")
     parser.option("http-address", "127.0.0.1:8082", "/metrics and /healthz")
     parser.option("ads-address", None, "the control plane's ADS")

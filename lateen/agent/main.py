@@ -28,7 +28,7 @@ _EXIT_UNUSABLE = 3
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; 0 after SIGTERM or Ctrl-C, 3 when the configuration or an address cannot be used."""
     parser = argparse.ArgumentParser(
-        prog="python -m lateen.agent", description="Keys, certificates and bootstraps for the Envoys of a host."
+        prog="lateen agent", description="Keys, certificates and bootstraps for the Envoys of a host."
     )
     parser.add_argument("--config", required=True, type=Path, help="JSON file with the agent's settings")
     parser.add_argument("--print-config", action="store_true", help="print the settings as JSON and exit")

@@ -49,7 +49,7 @@ class Settings:
 def parse_settings(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> Settings:
     """Settings from the command line; SystemExit(2) with usage when something is missing or wrong."""
     description = "The xDS management server: configuration in, Envoy configuration out."
-    parser = ServiceParser("lateen.controlplane", description, environ)
+    parser = ServiceParser("controlplane", description, environ)
     parser.option("config-dir", "", "directory of YAML, watched")
     parser.option("mesh-config", "", "mesh.yaml, watched")
     parser.option("api-socket", None, "unix socket (0600) of the apply API")

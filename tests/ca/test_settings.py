@@ -33,7 +33,7 @@ def test_wrong_settings_are_refused_with_usage(wrong: list[str], capsys: pytest.
     with pytest.raises(SystemExit) as refused:
         parse_settings([*REQUIRED, *wrong], {})
     assert refused.value.code == 2
-    assert "python -m ca: error: " in capsys.readouterr().err
+    assert "lateen ca-service: error: " in capsys.readouterr().err
 
 
 def test_missing_settings_are_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,7 +35,7 @@ def test_the_first_url_of_an_override_may_hold_an_equals_sign() -> None:
         ([*NEEDED, "--decision-log", "some"], "invalid choice"),
         ([*NEEDED, "--decision-log-rate", "2"], 'the decision log\'s rate "2" must be between 0 and 1'),
         ([*NEEDED, "--decision-log-rate", "nan"], "must be between 0 and 1"),
-        ([*NEEDED, "--http-address", "nowhere"], "python -m extauthz: error: 'nowhere' is not host:port"),
+        ([*NEEDED, "--http-address", "nowhere"], "lateen extauthz: error: 'nowhere' is not host:port"),
     ],
 )
 def test_usage_errors(arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:

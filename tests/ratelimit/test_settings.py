@@ -17,7 +17,7 @@ def test_flags_win_over_variables_over_defaults() -> None:
     ("arguments", "text"),
     [
         ([], "--ads-address"),
-        (["--address", "nowhere"], "python -m ratelimit: error: 'nowhere' is not host:port"),
+        (["--address", "nowhere"], "lateen ratelimit-service: error: 'nowhere' is not host:port"),
         (["--redis-url", "http://redis"], "--redis-url begins with none of redis://"),
         (["--workers", "0"], "must be between 1 and"),
         (["--workers", "2", "--redis-url", "memory://"], "memory:// counts in one process"),
