@@ -351,9 +351,11 @@ class PluginKeeper:
                 self._log.warning("plugins are not tried before they are pushed", reason=str(error))
             self._without_trial, verdict = True, Verdict("", 0)
         except Exception as error:  # noqa: BLE001 - the others must be tried, and this one again
-            self._log.error("a plugin could not be tried", reason=str(error), plugins=len(batch))
-            self._doubt(batch, f"it could not be tried: {error}")
-            return
+            if len(batch) == 1:
+                self._log.error("a plugin could not be tried", reason=str(error))
+                self._doubt(batch[0], f"it could not be tried: {error}")
+                return
+            verdict = Verdict(f"too much at once: {error}", 0)
         if verdict.reason and len(batch) > 1:
             half = len(batch) // 2
             await self._try(batch[:half])
@@ -364,14 +366,13 @@ class PluginKeeper:
             self._doubts.pop(serving, None)
             self._remember(serving, verdict.reason)
 
-    def _doubt(self, batch: list[Serving], reason: str) -> None:
-        """Nothing is known of these: for now they count as refused."""
-        self._metrics.trials.labels("failed").inc(len(batch))
-        for serving in batch:
-            times, _ = self._doubts.get(serving, (0, 0.0))
-            later = min(self._timing.doubt * 2.0 ** min(times, 20), _LONGEST_DOUBT)
-            self._doubts[serving] = times + 1, self._clock.monotonic() + later
-            self._remember(serving, reason)
+    def _doubt(self, serving: Serving, reason: str) -> None:
+        """Nothing is known of it: for now it counts as refused."""
+        self._metrics.trials.labels("failed").inc()
+        times, _ = self._doubts.get(serving, (0, 0.0))
+        later = min(self._timing.doubt * 2.0 ** min(times, 20), _LONGEST_DOUBT)
+        self._doubts[serving] = times + 1, self._clock.monotonic() + later
+        self._remember(serving, reason)
 
     def _remember(self, serving: Serving, reason: str) -> None:
         self._tried[serving] = reason

@@ -471,12 +471,14 @@ async def test_plugins_of_one_module_are_tried_together_and_apart_only_when_one_
 
 
 class Forgetful:
-    """A `Trial` that comes to nothing at first, as when memory is short."""
+    """A `Trial` that comes to nothing at first, as when memory is short, and whenever it is to try several."""
 
     def __init__(self, failures: int) -> None:
         self.failures = failures
 
     async def __call__(self, servings: Sequence[Serving]) -> Verdict:
+        if len(servings) > 1:
+            raise TrialFailedError("it was killed")
         self.failures -= 1
         if self.failures >= 0:
             raise TrialFailedError("it was killed")
@@ -490,6 +492,9 @@ async def test_a_trial_that_came_to_nothing_is_made_again(tmp_path: Path) -> Non
         await rig.until(lambda: "it was killed" in rig.keeper.states[KEY].reason)
         await rig.until(lambda: rig.keeper.states[KEY].standing is PluginStanding.READY)
         assert rig.registry.get_sample_value("lateen_plugin_trials_total", {"outcome": "failed"}) == 2
+        texts = [plugin("file://a.wasm", f"pluginName: {n}").replace("name: p", f"name: {n}") for n in ("one", "two")]
+        rig.follow("---\n".join(texts))
+        await rig.until(lambda: {s.standing for s in rig.keeper.states.values()} == {PluginStanding.READY})
 
 
 async def test_a_trial_that_is_remembered_is_not_counted(tmp_path: Path) -> None:
