@@ -6,6 +6,7 @@ whose snapshot cannot be built keeps its last one; both are logged, counted and 
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ T = TypeVar("T")
 
 _CHUNK_SECONDS = 0.02
 _MAX_SUSPECTS = 50
+_MAX_LATE = 1_000
 _UNDECIDED_SECONDS = 3.0
 """How long those of which one is refused stay set aside when not every proxy answers."""
 
@@ -106,6 +108,7 @@ class Pusher:
         self._policy_services: dict[int, Connection] = {}
         self._was_synced = False
         self._deciding = False
+        self._late: deque[tuple[Blob, Callable[[], None]]] = deque(maxlen=_MAX_LATE)
         self.quarantine = Quarantine()
         self._memory = memory
         if memory is not None:
@@ -145,6 +148,7 @@ class Pusher:
             await self._flush()
         finally:
             self._flushing -= 1
+        self._judge_late()
         self._judge()
 
     async def _flush(self) -> None:
@@ -228,15 +232,26 @@ class Pusher:
 
         They are known by what is new to the proxy, or must be looked for when it is not known what it had.
         """
-        keys = suspects(event.blob, event.accepted)
-        if keys:
+        if self._flushing:  # the present versions may be newer than what was refused: perhaps it is mended
+            self._late.append((event.blob, partial(self.refused, event)))
+        elif keys := suspects(event.blob, event.accepted):
             self._set_aside(keys, event, event.message)
         else:
             self._blame.look_for(event)
 
     def _tried(self, event: Refused, parts: Sequence[Guilty]) -> None:
-        for keys, words in parts:
-            self._set_aside(keys, event, words, tried=True)
+        if self._flushing:
+            self._late.append((event.blob, partial(self._tried, event, parts)))
+        elif self._wanted(event.blob):
+            for keys, words in parts:
+                self._set_aside(keys, event, words, tried=True)
+
+    def _judge_late(self) -> None:
+        late = list(self._late)
+        self._late.clear()
+        for blob, again in late:
+            if self._wanted(blob):
+                again()
 
     def _wanted(self, blob: Blob) -> bool:
         snapshots = (connection.snapshot for connection in self.connections.values())
