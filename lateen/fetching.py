@@ -1,5 +1,6 @@
 """Bounded HTTP GETs of what configuration names: key sets, Wasm modules, images."""
 
+import asyncio
 import ssl
 from collections.abc import Mapping
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -8,6 +9,10 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx
 
+_MANY_PIECES: Final = 1_000
+_LEAST_PIECE: Final = 256
+"""Bytes of a piece, on average, once there are many."""
+_AT_A_TIME: Final = 50
 _SCHEMES: Final = frozenset({"http", "https"})
 
 
@@ -74,9 +79,15 @@ async def _get(client: httpx.AsyncClient, url: str, limit: int, headers: Mapping
         # Compressed bytes could unpack to far more than is counted before they are counted: they are not asked for, and not taken.
         if response.headers.get("content-encoding", "").lower() not in {"", "identity"}:
             raise FetchError("the answer is compressed, which was not asked for")
-        body = bytearray()
+        body, pieces = bytearray(), 0
         async for chunk in response.aiter_bytes():
             body += chunk
+            pieces += 1
+            # Each costs 0.1 ms, however small: byte by byte a server could keep us from everything else.
+            if pieces > _MANY_PIECES and len(body) < pieces * _LEAST_PIECE:
+                raise FetchError("the answer comes in pieces that are too small")
+            if pieces % _AT_A_TIME == 0:
+                await asyncio.sleep(0)
             if len(body) > limit:
                 raise FetchError(f"the answer is larger than {limit} bytes")
         return Answer(response.status_code, response.headers, bytes(body))

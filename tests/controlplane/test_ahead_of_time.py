@@ -21,7 +21,7 @@ from lateen.controlplane.native_modules import DamagedError, NativeModules, mach
 from lateen.controlplane.plugin_keeper import PluginKeeper, PluginStanding
 from lateen.controlplane.plugin_metrics import PluginMetrics
 from lateen.controlplane.plugin_trial import EnvoyTrial
-from lateen.controlplane.plugins import Native, WasmServing
+from lateen.controlplane.plugins import Awaited, Native, WasmServing
 from lateen.controlplane.wasm_ahead import MAKER, AheadOfTime, AheadOfTimeError, Machine, this_machine
 from lateen.controlplane.wasm_fetch import Fetcher
 from lateen.controlplane.wasm_store import ModuleStore
@@ -336,7 +336,7 @@ async def test_what_runs_stays_until_the_machine_code_is_there_or_will_never_be(
     async with keeping(rig) as keeper:
         keeper.follow(wanting(rig))
         await until(lambda: keeper.states[KEY].reason == "its machine code is being made")
-        assert (keeper.states[KEY].standing, keeper.serving(KEY)) == (PluginStanding.PENDING, None)
+        assert (keeper.states[KEY].standing, keeper.serving(KEY)) == (PluginStanding.PENDING, Awaited.AWAITED)
         gate.touch()
         await until(lambda: keeper.states[KEY].standing is PluginStanding.READY)
         assert keeper.serving(KEY) == rig.serving

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import gzip
 import hashlib
 import io
@@ -124,6 +126,21 @@ async def test_a_server_that_is_slow_or_not_there(web: WebServer) -> None:
         await _fetch(web.url("/slow"), seconds=0.2)
     with pytest.raises(ModuleError, match="ConnectError"):
         await _fetch("http://127.0.0.1:1/a.wasm")
+
+
+async def test_a_server_that_answers_byte_by_byte_does_not_keep_us_busy() -> None:
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            while not writer.is_closing():
+                writer.write(b"1\r\nx\r\n" * 100)
+                await writer.drain()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        with pytest.raises(ModuleError, match="pieces that are too small"):
+            await _fetch(f"http://{host}:{port}/a.wasm", seconds=60)
+        server.close()
 
 
 # Registries
