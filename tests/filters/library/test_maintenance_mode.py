@@ -110,6 +110,13 @@ def test_addresses_and_a_page_of_ones_own(filter_host: FilterHostFactory) -> Non
     assert filter_host(MaintenanceMode, {"enabled": False}).request().status == 200
 
 
+def test_nothing_but_what_is_meant_stays_open(filter_host: FilterHostFactory) -> None:
+    host = filter_host(MaintenanceMode, {"exceptPaths": ["/health"]})
+    assert host.request(path="/health/live").status == 200
+    for path in ("/health/../shop", "/health/..%2fshop", "/health/..;/shop", "/health//shop", "/healthy"):
+        assert host.request(path=path).status == 503
+
+
 def test_a_schedule(filter_host: FilterHostFactory) -> None:
     now = datetime.now(UTC)
 
