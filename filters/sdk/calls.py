@@ -1,15 +1,19 @@
 """HTTP calls to a cluster of Envoy, awaited."""
 
 from collections.abc import Iterable, Mapping
+from typing import TypeAlias
 
 from filters.sdk import host
-from filters.sdk.headers import encode_pairs
+from filters.sdk.headers import encode_pairs, header_items
 from filters.sdk.messages import Response
 from filters.sdk.waiting import CallWait
 
+HeadersArgument: TypeAlias = Mapping[str, str] | Iterable[tuple[str, str]] | None
+LONGEST_SECONDS = 0xFFFFFFFF / 1000
+
 
 class HttpCallError(Exception):
-    """No response came: no such cluster, no healthy host, or a timeout."""
+    """The call could not be made: Envoy has no such cluster."""
 
 
 class HttpClient:
@@ -18,7 +22,7 @@ class HttpClient:
     __slots__ = ()
 
     async def get(
-        self, cluster: str, path: str = "/", *, headers: Mapping[str, str] | None = None, timeout: float = 1.0
+        self, cluster: str, path: str = "/", *, headers: HeadersArgument = None, timeout: float = 1.0
     ) -> Response:
         return await self.request("GET", cluster, path, headers=headers, timeout=timeout)
 
@@ -28,7 +32,7 @@ class HttpClient:
         path: str = "/",
         body: bytes | str = b"",
         *,
-        headers: Mapping[str, str] | None = None,
+        headers: HeadersArgument = None,
         timeout: float = 1.0,
     ) -> Response:
         return await self.request("POST", cluster, path, body, headers=headers, timeout=timeout)
@@ -40,18 +44,27 @@ class HttpClient:
         path: str,
         body: bytes | str = b"",
         *,
-        headers: Mapping[str, str] | None = None,
+        headers: HeadersArgument = None,
         authority: str | None = None,
         timeout: float = 1.0,
     ) -> Response:
-        """Send a request; the one being filtered waits meanwhile. HttpCallError if nothing comes back in time."""
+        """Send a request; the one being filtered waits meanwhile, at most `timeout` seconds: then the answer is Envoy's 504.
+
+        HttpCallError if it cannot be sent: there is no such cluster.
+        """
         for what, value in (("cluster", cluster), ("method", method), ("path", path)):
             if not isinstance(value, str):
                 raise TypeError(f"the {what} of a call must be str, not {type(value).__name__}")
         if not isinstance(body, (bytes, str)):
             raise TypeError(f"the body of a call must be bytes or str, not {type(body).__name__}")
+        if path[:1] not in ("/", "*"):
+            raise ValueError(f"the path of a call begins with /, not {path!r:.100}")
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+            raise TypeError(f"the timeout of a call must be seconds, not {type(timeout).__name__}")
+        if not 0 < timeout <= LONGEST_SECONDS:
+            raise ValueError(f"the timeout of a call must be more than 0 seconds, and no more than 49 days: {timeout}")
         pairs: list[tuple[str, str]] = [(":method", method), (":path", path), (":authority", authority or cluster)]
-        pairs += (headers or {}).items()
+        pairs += header_items(headers or ())
         try:
             call = host.http_call(cluster, encode_pairs(pairs), body, bytes(4), max(1, int(timeout * 1000)))
         except host.HostError as error:

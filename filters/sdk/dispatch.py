@@ -10,7 +10,7 @@ from collections.abc import Coroutine
 from types import CoroutineType, FunctionType, MethodType
 
 from filters.sdk import host
-from filters.sdk.config import ConfigError, decode_config
+from filters.sdk.config import ConfigError, check_config, decode_config
 from filters.sdk.filter import HttpFilter, overrides, registry
 from filters.sdk.headers import encode_pairs
 from filters.sdk.logs import install_streams, log_exception, say
@@ -156,13 +156,16 @@ def configured(name: str, raw: bytes) -> Root:
         raise ConfigError([f"not JSON: {error}"]) from None
     if not isinstance(value, dict):
         raise ConfigError([f"expected an object, got {value!r}"])
-    options = decode_config(Options, value.pop(OPTIONS_KEY, {}))
+    if problems := check_config(kind.Config):
+        raise ConfigError(problems)
+    options = decode_config(Options, value.pop(OPTIONS_KEY, {}), OPTIONS_KEY)
     assert isinstance(options, Options)  # noqa: S101  (decode_config returns the class it is given)
     config = decode_config(kind.Config, value)
     if options.cpu_ms is not None:
         host.set_cpu_limit(options.cpu_ms)
-    instance = kind()
-    instance.config = config
+    instance = kind.__new__(kind)
+    instance.config = config  # before __init__, which may read it
+    instance.__init__()  # type: ignore[misc]  # kind() in two steps
     instance.on_start()
     return Root(instance, options)
 
@@ -395,7 +398,8 @@ def _advance(stream: Stream, direction: int, value: object, error: Exception | N
 def _wait(stream: Stream, direction: int, waits: object) -> int:
     """Remember what a coroutine waits for."""
     if not isinstance(waits, (BodyWait, CallWait, ChunkWait)):
-        return _fail(stream, TypeError(f"a filter cannot await {waits!r}: only bodies and HTTP calls"), direction)
+        what = f"what gives {type(waits).__name__}{_place(stream.task)}"
+        return _fail(stream, TypeError(f"a filter cannot await {what}: only bodies and HTTP calls"), direction)
     if exported is not None and "on_http_call_response" not in exported:
         return _fail(
             stream, RuntimeError("a filter can only wait in an `async def` handler, not in what it returns"), direction
@@ -407,6 +411,15 @@ def _wait(stream: Stream, direction: int, waits: object) -> int:
     stream.waits = waits
     streams[stream.id] = stream
     return _next_chunk(stream, waits.chunks) if isinstance(waits, ChunkWait) else host.PAUSE
+
+
+def _place(task: object) -> str:
+    """Where a coroutine waits: the innermost `await` of it."""
+    inner = task
+    while isinstance(inner, CoroutineType):
+        task, inner = inner, inner.cr_await
+    frame = task.cr_frame if isinstance(task, CoroutineType) else None
+    return f" ({frame.f_code.co_filename}:{frame.f_lineno})" if frame is not None else ""
 
 
 def _next_chunk(stream: Stream, chunks: BodyChunks) -> int:
@@ -436,7 +449,8 @@ def _advance_tick(task: Coroutine[object, object, object], value: object) -> Non
     if isinstance(waits, CallWait):
         calls[waits.call] = task
     else:
-        log_exception(TypeError(f"on_tick cannot await {waits!r}: only HTTP calls"))
+        what = f"what gives {type(waits).__name__}{_place(task)}"
+        log_exception(TypeError(f"on_tick cannot await {what}: only HTTP calls"))
 
 
 def _answer(stream: Stream, result: object) -> int:

@@ -1,10 +1,11 @@
 """HttpFilter, the class an author derives from."""
 
 from collections.abc import Coroutine
+from types import FunctionType
 from typing import Any, ClassVar, TypeAlias
 
 from filters.sdk.calls import HttpClient
-from filters.sdk.config import FilterConfig
+from filters.sdk.config import FilterConfig, is_object
 from filters.sdk.messages import Request, Response
 from filters.sdk.shared import SharedData
 
@@ -12,6 +13,19 @@ Answer: TypeAlias = Coroutine[Any, Any, Response | None] | Response | None
 """What a handler returns: it may be `async def` or `def`."""
 registry: dict[str, type["HttpFilter"]] = {}
 """Filters of this module by name."""
+duplicates: list[str] = []
+"""Names that were given to a second class: a module with such cannot be built."""
+
+HANDLERS = {
+    "on_start": ("self",),
+    "on_request": ("self", "request"),
+    "on_response": ("self", "request", "response"),
+    "on_log": ("self", "request", "response"),
+    "on_tick": ("self",),
+}
+"""What each is called with."""
+NEVER_AWAITED = ("on_start", "on_log")
+CO_VARARGS, CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR = 0x04, 0x20, 0x80, 0x200
 
 
 class HttpFilter:
@@ -22,34 +36,34 @@ class HttpFilter:
 
     name: ClassVar[str] = ""
     """What a WasmPlugin selects the filter by (pluginName, Envoy's root_id); the class's name in kebab-case if empty."""
-    Config: ClassVar[type[FilterConfig]] = FilterConfig
-    """Type of the configuration."""
+    Config: ClassVar[type] = FilterConfig
+    """Type of the configuration: a class with annotated fields, derived from FilterConfig, a dataclass or plain."""
     tick_seconds: ClassVar[float] = 0
     """How often `on_tick` runs; 0 for never."""
 
     config: Any
     """The decoded configuration; annotate it (`config: Config`) for types."""
+    http = HttpClient()
+    shared = SharedData()
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         if "name" not in cls.__dict__:
             cls.name = _kebab(cls.__name__)
-        plain: type = cls.Config
-        if not issubclass(plain, FilterConfig):
-            cls.Config = type(
-                plain.__name__,
-                (FilterConfig,),
-                {
-                    key: value
-                    for key, value in plain.__dict__.items()
-                    if key not in ("__dict__", "__weakref__", "__init__")
-                },
-            )
+        given: object = cls.name
+        if not isinstance(given, str) or not given:
+            raise TypeError(f"{cls.__qualname__}.name has to be a str that is not empty, not {cls.name!r}")
+        _check_handlers(cls)
+        if not isinstance(cls.Config, type):
+            raise TypeError(f"{cls.__qualname__}.Config has to be a class with annotated fields, not {cls.Config!r}")
+        if not is_object(cls.Config):
+            names = {"__module__": cls.Config.__module__, "__qualname__": cls.Config.__qualname__}
+            cls.Config = type(cls.Config.__name__, (cls.Config, FilterConfig), names)
+        if cls.__name__.startswith("_"):  # what filters have in common
+            return
+        if cls.name in registry:
+            duplicates.append(cls.name)
         registry[cls.name] = cls
-
-    def __init__(self) -> None:
-        self.http = HttpClient()
-        self.shared = SharedData()
 
     def on_start(self) -> None:
         """Called when the configuration is there, before any request."""
@@ -65,6 +79,24 @@ class HttpFilter:
 
     def on_tick(self) -> Coroutine[Any, Any, None] | None:
         """Runs every `tick_seconds` on every worker."""
+
+
+def _check_handlers(kind: type[HttpFilter]) -> None:
+    """TypeError if a handler cannot be called as it will be; what is wrapped cannot be known."""
+    for name, takes in HANDLERS.items():
+        handler = kind.__dict__.get(name)
+        if not isinstance(handler, FunctionType):
+            continue
+        code = handler.__code__
+        least = code.co_argcount - len(handler.__defaults__ or ())
+        where = f"{kind.__qualname__}.{name}"
+        if least > len(takes) or (code.co_argcount < len(takes) and not code.co_flags & CO_VARARGS):
+            has = ", ".join(code.co_varnames[: code.co_argcount])
+            raise TypeError(f"{where}({has}) has to be {name}({', '.join(takes)}) (line {code.co_firstlineno})")
+        if code.co_flags & (CO_GENERATOR | CO_ASYNC_GENERATOR):
+            raise TypeError(f"{where} has to return, it cannot yield (line {code.co_firstlineno})")
+        if name in NEVER_AWAITED and code.co_flags & CO_COROUTINE:
+            raise TypeError(f"{where} has to be `def`, not `async def`: it cannot wait (line {code.co_firstlineno})")
 
 
 def _kebab(name: str) -> str:

@@ -1,7 +1,7 @@
 """Headers as mappings: of a live message in Envoy, or of a message made here. Names are case-insensitive, values are str."""
 
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
-from typing import Literal
+from typing import Any, Literal
 
 from filters.sdk import host
 from filters.sdk.pairs import parse_pairs
@@ -11,6 +11,7 @@ CONTROLS = frozenset(map(chr, (*range(9), *range(10, 32), 127)))
 """What no value may hold: everything below the space but tab, and DEL (RFC 9110 5.5); Envoy answers 503 to a request that has them."""
 _known_names: set[str] = set()
 _MOST_KNOWN_NAMES = 512
+PAIR = 2
 
 
 def check_name(name: str) -> str:
@@ -37,6 +38,17 @@ def check_value(name: str, value: str) -> str | bytes:
     if not CONTROLS.isdisjoint(value):
         raise ValueError(f"the value of header {name!r} holds a control character: {value!r}")
     return value.encode("utf-8", "surrogateescape")
+
+
+def header_items(headers: Mapping[str, str] | Iterable[tuple[str, str]]) -> Iterable[tuple[str, str]]:
+    """Names and values of a mapping or of pairs; TypeError if it is neither. Not checked further."""
+    if isinstance(headers, Mapping):
+        return headers.items()
+    given: Any = headers
+    pairs = list(given) if isinstance(given, Iterable) and not isinstance(given, (str, bytes)) else [given]
+    if not all(isinstance(pair, (tuple, list)) and len(pair) == PAIR for pair in pairs):
+        raise TypeError(f"headers must be a mapping or pairs of name and value, not {headers!r:.100}")
+    return pairs
 
 
 def encode_pairs(pairs: Iterable[tuple[str, str]]) -> bytes:
@@ -159,8 +171,7 @@ class OwnHeaders(Headers):
     __slots__ = ("_pairs",)
 
     def __init__(self, headers: Mapping[str, str] | Iterable[tuple[str, str]] = ()) -> None:
-        items = headers.items() if isinstance(headers, Mapping) else headers
-        self._pairs = [(check_name(name), value) for name, value in items]
+        self._pairs = [(check_name(name), value) for name, value in header_items(headers)]
         for name, value in self._pairs:
             check_value(name, value)
 

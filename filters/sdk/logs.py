@@ -59,7 +59,12 @@ def install_streams() -> None:
 
         def emit(self, record) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
             level = next((level for least, level in THRESHOLDS if record.levelno >= least), host.DEBUG)
-            say(level, f"{record.name}: {record.getMessage()}")
+            try:
+                message = record.getMessage()
+            except Exception as error:  # noqa: BLE001  (arguments that do not fit: no request fails by what is logged)
+                log_exception(error, f"{record.name}: cannot log {record.msg!r} ({record.filename}:{record.lineno})")
+                return
+            say(level, f"{record.name}: {message}")
             if record.exc_info and record.exc_info[1]:
                 log_exception(record.exc_info[1])
 
@@ -74,7 +79,7 @@ def log_exception(error: BaseException, title: str = "") -> None:
     lines = [title] if title else []
     chain: list[BaseException] = []
     cause: BaseException | None = error
-    while cause is not None and cause not in chain and len(chain) < DEEPEST:
+    while cause is not None and not any(cause is item for item in chain) and len(chain) < DEEPEST:
         chain.append(cause)
         cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
     for place, item in enumerate(reversed(chain)):
@@ -102,6 +107,6 @@ def _frames(trace: TracebackType | None) -> list[str]:
 def _describe(error: BaseException) -> str:
     try:
         text = str(error)
-    except Exception:  # noqa: BLE001  (the author's __str__)
+    except BaseException:  # noqa: BLE001  (the author's __str__, and its loops)
         text = "(its __str__ failed)"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -32,6 +32,7 @@ class _Live:
 
     async def body(self, limit: int | None = None) -> bytes:
         """The whole body; the message waits in Envoy until it is there. More than `limit` bytes raises BodyTooLargeError."""
+        check_limit(limit)
         if self._ended:
             return b""
         if self._body is None:
@@ -47,6 +48,7 @@ class _Live:
         The headers wait for the first chunk: until the loop asks for the second they can be changed, or an answer be returned.
         `replace` allows `chunk.data = ...` and takes content-length away. More than `limit` bytes in all raise BodyTooLargeError.
         """
+        check_limit(limit)
         if self._ended:
             return BodyChunks(self._direction)
         if replace:
@@ -239,6 +241,16 @@ class LiveResponse(Response):
 
     def set_body(self, body: bytes | str) -> None:
         self.live.set_body(body)
+
+
+def check_limit(limit: int | None) -> None:
+    """TypeError or ValueError if `limit` is no number of bytes."""
+    if limit is None:
+        return
+    if not isinstance(limit, int):
+        raise TypeError(f"a limit must be int (bytes), not {type(limit).__name__}")
+    if limit < 0:
+        raise ValueError(f"a limit of bytes cannot be negative: {limit}")
 
 
 def check_status(value: int) -> int:

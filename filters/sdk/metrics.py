@@ -4,6 +4,11 @@ from filters.sdk import host
 
 COUNTER, GAUGE, HISTOGRAM = 0, 1, 2
 MOST_METRICS = 1000
+"""Names a VM defines: Envoy keeps a metric, and every definition of it, for ever."""
+HIGHEST = (1 << 63) - 1
+
+defined: dict[tuple[int, str], int] = {}
+"""Envoy's numbers, by kind and name."""
 
 
 class _Metric:
@@ -19,8 +24,22 @@ class _Metric:
     def _number(self) -> int:
         """Defined at first use: while a module is imported there is no Envoy."""
         if self._id is None:
-            self._id = host.define_metric(self.kind, self.name)
+            key = self.kind, self.name
+            if key not in defined:
+                if len(defined) >= MOST_METRICS:
+                    raise RuntimeError(f"metric {self.name!r} is one too many: there are {MOST_METRICS}")
+                defined[key] = host.define_metric(*key)
+            self._id = defined[key]
         return self._id
+
+
+def _whole(what: str, value: int) -> int:
+    """Envoy's are 64 bits without a sign."""
+    if not isinstance(value, int):
+        raise TypeError(f"{what} an int, not {type(value).__name__}")
+    if not 0 <= value <= HIGHEST:
+        raise ValueError(f"{what} between 0 and 2**63 - 1, not {value}")
+    return value
 
 
 class Counter(_Metric):
@@ -50,9 +69,13 @@ class Gauge(_Metric):
     kind = GAUGE
 
     def set(self, value: int) -> None:
-        host.record_metric(self._number(), value)
+        """`value`, 0 or more."""
+        host.record_metric(self._number(), _whole("a gauge is set to", value))
 
     def add(self, amount: int) -> None:
+        """`amount` more, or less if it is negative; below 0 Envoy begins at the top."""
+        if not isinstance(amount, int):
+            raise TypeError(f"a gauge goes up by int, not {type(amount).__name__}")
         host.increment_metric(self._number(), amount)
 
     @property
@@ -67,4 +90,5 @@ class Histogram(_Metric):
     kind = HISTOGRAM
 
     def record(self, value: int) -> None:
-        host.record_metric(self._number(), value)
+        """`value`, 0 or more."""
+        host.record_metric(self._number(), _whole("a histogram records", value))

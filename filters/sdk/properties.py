@@ -15,6 +15,8 @@ class Properties:
         for part in path:
             if not isinstance(part, str):
                 raise TypeError(f"the path of a property is made of str, not {type(part).__name__}")
+        if not all(path) or not path:
+            raise ValueError(f'a property has a path, for example "source", "address"; not {path!r}')
         return host.get_property("\0".join(path))
 
     def text(self, *path: str) -> str | None:
@@ -34,6 +36,8 @@ class Properties:
 
     def set(self, name: str, value: str | bytes) -> None:
         """Keep `value` in the request's filter state as `wasm.NAME`, for other filters and the access log."""
+        if not isinstance(name, str):
+            raise TypeError(f"the name of a property must be str, not {type(name).__name__}")
         if not isinstance(value, (str, bytes)):
             raise TypeError(f"a property must be str or bytes, not {type(value).__name__}")
         host.set_property(name, value)

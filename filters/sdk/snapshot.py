@@ -5,8 +5,8 @@ import json
 import sys
 
 from filters.sdk import dispatch
-from filters.sdk.config import config_schema
-from filters.sdk.filter import overrides, registry
+from filters.sdk.config import ConfigError, check_config, config_schema
+from filters.sdk.filter import duplicates, overrides, registry
 from filters.sdk.handlers import ignores_request, may_wait, without_coroutine
 
 RESPONSE = "on_response"
@@ -59,6 +59,10 @@ def _callbacks() -> set[str]:
 
 def freeze() -> bytes:
     """Leave the manifest in memory and free what nobody uses; the result must be kept referenced."""
+    if duplicates:
+        raise TypeError(f"two filters have the name {duplicates[0]!r}: give one a `name` of its own")
+    if problems := [problem for kind in registry.values() for problem in check_config(kind.Config)]:
+        raise ConfigError(problems)
     sys.path_importer_cache.clear()  # holds the times of directories that only the build has
     for kind in registry.values():
         if ignores_request(next(base.__dict__[RESPONSE] for base in kind.__mro__ if RESPONSE in base.__dict__)):

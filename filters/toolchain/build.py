@@ -4,6 +4,7 @@ import ast
 import hashlib
 import importlib.metadata
 import importlib.util
+import keyword
 import os
 import re
 import secrets
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -33,6 +34,7 @@ _NO_MODULE = re.compile(r"ModuleNotFoundError: No module named '([^']+)'")
 ENTRY = "lateen_entry"
 TIMEOUT = 300.0
 SDK = "lateen_filter"
+CHECKS = "/filters/sdk/snapshot.py"
 
 
 class BuildError(Exception):
@@ -57,7 +59,7 @@ def build(source: Path, *, seed: int | None = None, limits: Limits | None = None
     try:
         found = read_imports(files.items())
     except SyntaxError as error:
-        raise BuildError(f"{error.filename}:{error.lineno}: {error.msg}") from None
+        raise BuildError(_syntax(error)) from None
     if SDK not in found.modules:
         raise BuildError(f"{source}: there is no filter, nothing here imports {SDK}")
     if not found.derives:
@@ -67,7 +69,8 @@ def build(source: Path, *, seed: int | None = None, limits: Limits | None = None
         stage = Path(directory)
         warnings = list(found.findings)
         lazy = _stage(stage, files, found.modules)
-        warnings += _missing(found.modules, files)
+        told = {finding.module for finding in warnings}
+        warnings += (finding for finding in _missing(found.modules, files) if finding.module not in told)
         started = time.monotonic()
         component = _componentize(stage, name, lazy, seed, tuple(warnings))
         middle = time.monotonic()
@@ -96,6 +99,7 @@ def check_componentize() -> None:
 def find_sources(source: Path) -> tuple[str, dict[str, Path]]:
     """The module to import, and all files of the filter by module name."""
     if source.is_file():
+        _check_name(source)
         return source.stem, {source.stem: source}
     if not source.is_dir():
         raise BuildError(f"{source}: no such file or directory")
@@ -124,6 +128,27 @@ def find_sources(source: Path) -> tuple[str, dict[str, Path]]:
             f"{source}: which of these is the filter? {', '.join(sorted(starts)) or 'there is no Python file'}"
         )
     return starts[0], files
+
+
+def _check_name(file: Path) -> None:
+    """BuildError if a file cannot be imported under its name."""
+    name = file.stem
+    if file.suffix != ".py":
+        raise BuildError(f"{file}: a filter is a Python file (NAME.py) or a directory with one")
+    if not name.isidentifier() or keyword.iskeyword(name):
+        better = re.sub(r"\W", "_", name) if not keyword.iskeyword(name) else f"my_{name}"
+        better = better if better.isidentifier() else f"_{better}"
+        raise BuildError(f"{file}: Python cannot import a file of this name: call it {better}.py")
+    if name in sys.stdlib_module_names or name in (SDK, "filters", ENTRY):
+        raise BuildError(f"{file}: {name} is the name of another module: call it my_{name}.py")
+
+
+def _syntax(error: SyntaxError) -> str:
+    """Place, reason, the line and a mark under the column."""
+    place = f"{error.filename}:{error.lineno}:{error.offset or 1}: {error.msg}"
+    text = (error.text or "").rstrip()
+    mark = " " * (max(1, error.offset or 1) - 1 - (len(text) - len(text.lstrip()))) + "^"
+    return f"{place}\n    {text.lstrip()}\n    {mark}" if text.strip() else place
 
 
 def _imports_sdk(path: Path) -> bool:
@@ -192,7 +217,9 @@ def _place(module: str, files: dict[str, Path]) -> tuple[str, int, str]:
 
 def _componentize(stage: Path, name: str, lazy: tuple[str, ...], seed: int, warnings: tuple[Finding, ...]) -> bytes:
     world, output = stage.with_name(stage.name + "-wit"), stage / "component.wasm"
+    scratch = stage.with_name(stage.name + "-tmp")
     world.mkdir()
+    scratch.mkdir()
     try:
         (world / "filter.wit").write_text(WORLD)
         (stage / f"{ENTRY}.py").write_text(entry_source(name, lazy))
@@ -200,6 +227,7 @@ def _componentize(stage: Path, name: str, lazy: tuple[str, ...], seed: int, warn
             os.utime(path, (MOMENT, MOMENT))
         command = [
             sys.executable,
+            "-P",  # what lies in the current directory is none of its modules
             "-m",
             "filters.toolchain.componentize",
             str(seed),
@@ -210,13 +238,15 @@ def _componentize(stage: Path, name: str, lazy: tuple[str, ...], seed: int, warn
             "filter",
         ]
         command += ["componentize", "--stub-wasi", "-p", str(stage), ENTRY, "-o", str(output)]
-        result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT)
+        environment = os.environ | {"TMPDIR": str(scratch)}  # what it leaves there when it is interrupted goes too
+        result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT, env=environment)
     except subprocess.TimeoutExpired:
         raise BuildError(
             f"building took longer than {TIMEOUT:g} s: does the module loop when it is imported?"
         ) from None
     finally:
         shutil.rmtree(world, ignore_errors=True)
+        shutil.rmtree(scratch, ignore_errors=True)
     if result.returncode != 0 or not output.is_file():
         raise BuildError(_explain(result.stdout + result.stderr, warnings))
     return output.read_bytes()
@@ -226,9 +256,25 @@ def _explain(output: str, warnings: tuple[Finding, ...]) -> str:
     """The guest's last traceback; what the tools around it print after that helps nobody."""
     lines = output[max(0, output.rfind("Traceback (most recent call last)")) :].splitlines()
     end = next((place for place, line in enumerate(lines[1:], 1) if line and not line[0].isspace()), len(lines))
-    kept = [line for line in lines[: end + 1] if "importlib._bootstrap" not in line][-30:]
+    last = lines[end] if end < len(lines) else ""
+    if any(CHECKS in line for line in lines):  # the SDK has found it: where in the SDK is of no interest
+        return f"the filter cannot be built: {last.partition(': ')[2]}"
+    kept = [line for line in _own_frames(lines[: end + 1]) if "importlib._bootstrap" not in line][-30:]
     reasons = [str(finding) for finding in warnings] or _missing_in_c(kept)
-    return "\n".join(["the filter cannot be imported", *kept, *(f"\n{reason}" for reason in reasons)])
+    shown = [line.replace('File "/0/', 'File "') for line in kept]
+    return "\n".join(["the filter cannot be imported", *shown, *(f"\n{reason}" for reason in reasons)])
+
+
+def _own_frames(traceback: Sequence[str]) -> Iterator[str]:
+    """Without the frames that are not the author's, of the module that imports the filter and of the SDK."""
+    inside = False
+    for line in traceback:
+        if line.startswith("  File "):
+            inside = f"/{ENTRY}.py" in line or "/filters/sdk/" in line
+        elif not line.startswith("    "):
+            inside = False
+        if not inside:
+            yield line
 
 
 def _missing_in_c(traceback: Sequence[str]) -> list[str]:

@@ -44,6 +44,10 @@ IMPOSSIBLE: Mapping[str, str] = {
     ),
     **dict.fromkeys(("bz2", "lzma", "resource"), "its C module is not part of CPython in Wasm"),
     "lateen_filter.testing": "the test kit stays out of the module: import it in tests only",
+    **dict.fromkeys(
+        ("numpy", "pandas", "scipy", "cryptography", "lxml", "orjson", "pydantic", "pydantic_core", "ujson"),
+        "it is not pure Python: C extensions cannot be part of a module",
+    ),
     **dict.fromkeys(("ctypes", "cffi", "_ctypes"), "there is no dynamic linking in Wasm"),
     **dict.fromkeys(("tkinter", "curses", "readline", "termios"), "there is no terminal in Wasm"),
 }

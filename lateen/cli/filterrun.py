@@ -2,7 +2,6 @@
 
 import errno
 import json
-import signal
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -76,8 +75,6 @@ def run(source: str, directory: Path, settings: Settings, options: filterbuild.O
     build = 1
     module = _make(source, directory / f"filter-{build}.wasm", options)
     placed = _placed(module, settings)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # Ctrl-C and its like: Envoy must not outlive us
-        signal.signal(number, signal.default_int_handler)
     envoy = EnvoyProcess()
     try:
         if not _put(envoy, module, placed, settings, build):

@@ -73,10 +73,12 @@ def build(
     """Build a filter into one Proxy-Wasm module for stock Envoy.
 
     lateen filter build maintenance -o maintenance.wasm
+
     lateen filter build library:request-id,api-key
     """
     from lateen.cli import filterbuild
 
+    filterbuild.stop_cleanly()
     target = output or Path(f"{filterbuild.stem(source)}.wasm")
     emit(str(filterbuild.build(source, target, filterbuild.Options(seed, memory, cpu))))
 
@@ -107,6 +109,7 @@ def run(
     """
     from lateen.cli import filterbuild, filterrun
 
+    filterbuild.stop_cleanly()
     settings = filterrun.Settings(
         name,
         filterrun.read_config(config),
@@ -140,6 +143,7 @@ def publish(
     """
     from lateen.cli import filterbuild, filterpublish
 
+    filterbuild.stop_cleanly()
     options = filterbuild.Options(seed, memory, cpu)
     emit(filterpublish.publish(module, target, options, plain_http=plain_http))
 

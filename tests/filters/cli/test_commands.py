@@ -19,7 +19,7 @@ from lateen.cli import filterbuild
 from lateen.cli.exits import CommandError, Exit
 from tests.filters.kit.cases import Plain
 
-LATEEN = [sys.executable, "-m", "lateen.cli.main", "filter"]
+LATEEN = [sys.executable, "-P", "-m", "lateen.cli.main", "filter"]
 SECONDS = 120.0
 SHORT = "short.wasm: cut short: it ends at byte 109, in the middle of a section (code)"
 BUILDS = [pytest.mark.e2e, pytest.mark.xdist_group("filters"), pytest.mark.timeout(600)]
@@ -63,6 +63,8 @@ def test_a_test_that_fails_is_exit_code_1(tmp_path: Path) -> None:
         (["run", "x.wasm", "--config", "[]"], "expected a JSON object"),
         (["build", "x.py", "-o", "no/such/x.wasm"], "there is no directory"),
         (["build", "x.wasm"], "is built already"),
+        (["build", "x.py", "-o", "x.py"], "--output: x.py does not end in .wasm\nhelp: write x.wasm"),
+        (["build", "x.py", "-o", "."], "--output: . is a directory"),
         (["inspect", "x.wasm", "-o", "wide"], "there is only table, json and yaml"),
         (["inspect", "x.wasm", "-o", "yml"], "'yml' is not one of table, wide, json, yaml, name, did you mean yaml?"),
     ],
@@ -80,8 +82,13 @@ def test_wrong_usage_is_exit_code_2(tmp_path: Path, arguments: list[str], said: 
         (["inspect", "x.wasm"], "x.wasm: no such file or directory"),
         (["build", "library:nothing"], "the library has no filter nothing; it has: ab-testing, "),
         (["build", "nowhere"], "nowhere: no such file or directory"),
-        (["build", sys.executable], "this is no Python source in UTF-8"),
-        (["run", sys.executable, "--port", "0"], "this is no Python source in UTF-8"),
+        (["build", sys.executable], "a filter is a Python file (NAME.py) or a directory with one"),
+        (["run", "bytes.py", "--port", "0"], "this is no Python source in UTF-8"),
+        (["build", "my-gate.py"], "my-gate.py: Python cannot import a file of this name: call it my_gate.py"),
+        (["build", "class.py"], "call it my_class.py"),
+        (["build", "1st.py"], "call it _1st.py"),
+        (["build", "json.py"], "json.py: json is the name of another module: call it my_json.py"),
+        (["build", "broken.py"], "broken.py:2:7: invalid syntax\n    def (:\n        ^\n"),
         (["build", __file__], "there is no filter, nothing here imports lateen_filter"),
         (["build", "classless.py"], "classless.py: there is no filter, no class here is derived from HttpFilter"),
         (["run", "empty.wasm", "--port", "0"], "there is no filter in this module"),
@@ -93,10 +100,29 @@ def test_wrong_usage_is_exit_code_2(tmp_path: Path, arguments: list[str], said: 
 )
 def test_what_cannot_be_built_or_read_is_exit_code_3(tmp_path: Path, arguments: list[str], said: str) -> None:
     (tmp_path / "classless.py").write_text("import lateen_filter\n")
+    (tmp_path / "bytes.py").write_bytes(b"\xff")
+    (tmp_path / "broken.py").write_text("if 1:\n  def (:\n")
+    for name in ("my-gate", "class", "1st", "json"):
+        (tmp_path / f"{name}.py").write_text("import lateen_filter\n")
     (tmp_path / "empty.wasm").write_bytes(MAGIC)
     (tmp_path / "short.wasm").write_bytes(MAGIC + section(10, bytes(100))[:-1])
     result = lateen(*arguments, cwd=tmp_path)
     assert (result.returncode, said in result.stderr) == (3, True), result.stderr
+
+
+def test_a_handler_whose_name_is_not_quite_right_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "gate.py"
+    path.write_text(
+        "class Gate(HttpFilter):\n"
+        "    def on_requests(self, request): ...\n"
+        "    def on_response_headers(self, request): ...\n"
+        "    def on_duty(self): ...\n"
+        "    def on_log(self, request, response): ...\n"
+    )
+    assert list(filterbuild.misspelt(path)) == [
+        f"{path}:2: nothing calls on_requests, did you mean on_request?",
+        f"{path}:3: nothing calls on_response_headers, did you mean on_response?",
+    ]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])

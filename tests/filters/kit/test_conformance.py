@@ -399,10 +399,10 @@ def test_an_endless_loop(filter_host: FilterHostFactory) -> None:
     ("config", "problems"),
     [
         ({"wrd": "x"}, ["wrd: no such field (known: word, limit)"]),
-        ({"word": 1, "limit": "x"}, ["word: expected a string, got 1", "limit: expected an integer, got 'x'"]),
+        ({"word": 1, "limit": "x"}, ["word: expected a string, got 1", 'limit: expected an integer, got "x"']),
         ({"limit": 0}, ["limit is less than 1"]),
-        ({"lateen": {"onError": "never"}}, ["onError: expected one of 'closed', 'open', got 'never'"]),
-        ({"lateen": {"cpuMs": 0}}, ["cpuMs is 0: between 1 and 10000"]),
+        ({"lateen": {"onError": "never"}}, ['lateen.onError: expected one of "closed", "open", got "never"']),
+        ({"lateen": {"cpuMs": 0}}, ["lateen: cpuMs is 0: between 1 and 10000"]),
     ],
     ids=["unknown", "types", "validate", "option", "cpu"],
 )
