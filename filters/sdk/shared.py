@@ -7,6 +7,12 @@ from filters.sdk import host
 ATTEMPTS = 100
 ABSENT = 0xFFFFFFFF
 """A version that no value has: Envoy sets an absent key whatever the version, but with 0 also one that has come meanwhile."""
+MOST_KEYS = 100_000
+MOST_BYTES = 64 << 20
+"""That one VM writes: Envoy keeps every key for ever, there is no way to delete one."""
+written: dict[str, int] = {}
+"""Sizes of what this VM has written last, by key."""
+_total = 0
 
 
 class SharedData:
@@ -24,12 +30,12 @@ class SharedData:
 
     def set(self, key: str, value: bytes | str) -> None:
         """Set the value whatever it was."""
-        host.set_shared(_text(key), _value(value), 0)
+        _set(key, value, 0)
 
     def compare_and_set(self, key: str, value: bytes | str, version: int) -> bool:
         """Set the value if the version is still `version` (0: if the key is still absent); whether it was."""
         try:
-            host.set_shared(_text(key), _value(value), version or ABSENT)
+            _set(key, value, version or ABSENT)
         except host.HostError as error:
             if error.status == host.CAS_MISMATCH:
                 return False
@@ -44,6 +50,20 @@ class SharedData:
             if self.compare_and_set(key, new, version):
                 return new if isinstance(new, bytes) else new.encode()
         raise RuntimeError(f"shared data {key!r} changes too fast")
+
+
+def _set(key: str, value: bytes | str, version: int) -> None:
+    """RuntimeError if this VM has written too much."""
+    global _total  # noqa: PLW0603
+    raw = _value(value)
+    before = written.get(_text(key))
+    size = len(key) + len(raw)
+    total = _total + size - (before or 0)
+    if total > MOST_BYTES or (before is None and len(written) >= MOST_KEYS):
+        raise RuntimeError(f"shared data is full: a worker writes at most {MOST_KEYS} keys and {MOST_BYTES >> 20} MiB")
+    host.set_shared(key, raw, version)
+    written[key] = size
+    _total = total
 
 
 def _text(key: str) -> str:

@@ -46,6 +46,8 @@ class Callback(NamedTuple):
     """The handler gets the root context of the stream as a last argument."""
     streams_only: bool = False
     """Nothing to do when the SDK holds no stream."""
+    answering: bool = False
+    """A stream that has been waiting goes on: see hostcalls.ANSWERING."""
 
     @property
     def handler(self) -> str:
@@ -60,7 +62,7 @@ CALLBACKS = (
     Callback("proxy_on_response_headers", 3, returns=True, needs_parent=True),
     Callback("proxy_on_response_body", 3, returns=True, streams_only=True),
     Callback("proxy_on_response_trailers", 2, returns=True, streams_only=True),
-    Callback("proxy_on_http_call_response", 5),
+    Callback("proxy_on_http_call_response", 5, answering=True),
     Callback("proxy_on_tick", 1),
     Callback("proxy_on_log", 1, needs_parent=True),
     Callback("proxy_on_delete", 1, streams_only=True),
@@ -123,6 +125,8 @@ def _callback(callback: Callback, handler: int) -> Function:
     if callback.needs_parent:
         arguments.append(call("parent_of", local(0)))
     size = 4 * len(arguments) + 4 + 15 & ~15
+    if callback.answering:
+        function.emit(assign_variable("answering", const(1)))
     function.emit(
         call("begin_callback"),
         assign(frame, sub(variable("__stack_pointer"), const(size))),
@@ -146,6 +150,8 @@ def _callback(callback: Callback, handler: int) -> Function:
         call("forget_headers"),
         if_(is_zero(local(result)), call("callback_failed", load(const(handler)))),
     )
+    if callback.answering:
+        function.emit(assign_variable("answering", const(0)))
     if callback.returns:
         function.emit(assign(value, call("PyLong_AsLong", local(result))))
     function.emit(call("Py_DecRef", local(result)))

@@ -45,10 +45,31 @@ files.FileLoader.get_data = quiet_get_data
 """
 
 
+# What CPython calls for integers of thousands of digits; without decimal, which it can do without and few filters need. The limit on
+# digits of text is another interpreter's default.
+LARGE_INTEGERS = """
+class Context:
+    traps = {}
+
+    def copy(self):
+        return self
+
+
+sys.modules["decimal"] = decimal = type(sys)("decimal")
+sys.modules["_decimal"] = None
+decimal.getcontext = Context
+decimal.__getattr__ = lambda name: 0
+import _pylong
+del sys.modules["decimal"], sys.modules["_decimal"]
+sys.set_int_max_str_digits(sys.int_info.default_max_str_digits)
+"""
+
+
 def entry_source(module: str, lazy: tuple[str, ...]) -> str:
     """Source of the entry; `lazy` are modules that the filter's functions import."""
     lines = [
         QUIET_IMPORTS,
+        LARGE_INTEGERS,
         "import random",  # componentize-py's runtime does so later: the manifest shall know
         "import wit_world",
         "import filters.sdk.dispatch",

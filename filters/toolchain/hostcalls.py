@@ -78,6 +78,11 @@ HOST_CALLS = (
 OUTPUTS = {"": 0, "b": 2, "t": 2, "u": 1, "l": 1, "c": 3}
 WRITES = frozenset({"set_headers", "add_header", "replace_header", "remove_header", "set_context", "send_response"})
 """After these the headers that were fetched may be others."""
+ANSWERING = frozenset({"set_context", "continue_stream"})
+"""Only while the answer to an HTTP call is handed over: called at another time, Envoy can go on with what has ended, and crash."""
+BAD_ARGUMENT = 2
+LONGEST_CPU_MS = 10_000
+"""A filter cannot give itself more, so no loop blocks a worker for good. As in filters.sdk.options."""
 FLAT = {"i": "i", "l": "l", "t": "ii"}
 
 
@@ -114,6 +119,7 @@ def add_memory(shim: Shim, arena: Arena) -> None:
         "header_buffer": Variable("i", headers),
         "headers": Variable("i"),
         "headers_map": Variable("i"),
+        "answering": Variable("i"),
     }
     allocate = Function("proxy_on_memory_allocate", "i", "i")
     allocate.emit(if_(less(const(SCRATCH), local(0)), call("malloc", local(0)), variable("buffer"), result="i"))
@@ -190,6 +196,8 @@ def _wrapper(spec: HostCall, frame: int) -> Function:
     function = Function(f"host.{spec.name}", "iii", "i")
     status = function.new_local()
     function.emit(_wrong_arguments(len(spec.parameters)))
+    if spec.name in ANSWERING:
+        function.emit(if_(is_zero(variable("answering")), give(call("host_failed", const(BAD_ARGUMENT)))))
     passed: list[Code] = []
     at = frame + 32
     for index, letter in enumerate(spec.parameters):
@@ -255,6 +263,7 @@ def _set_cpu_limit() -> Function:
         _wrong_arguments(1),
         assign(cell, variable("scratch")),
         if_(is_zero(call("number_argument", _argument(0), local(cell))), give(const(0))),
+        if_(less(const(LONGEST_CPU_MS), load(local(cell))), give(call("host_failed", const(BAD_ARGUMENT)))),
         assign_variable("limit_ns", join(widen(load(local(cell))), const64(1_000_000), (b"\x7e",))),
         variable("&_Py_NoneStruct"),
     )

@@ -86,6 +86,40 @@ def test_frames_that_are_left_in_another_way_stay_as_they_are() -> None:
     assert body == before
 
 
+def test_frames_grow_in_functions_that_ask_for_their_bottom() -> None:
+    pointer = Ref(1, 0)
+    leave: Body = [b"\x20\x02\x41\x20\x6a", GlobalUse(pointer, 0x24), b"\x0b"]
+    body: Body = [
+        b"\0",
+        GlobalUse(pointer, 0x23),
+        b"\x41\x20\x6b\x22\x01\x21\x02\x20\x01",
+        GlobalUse(pointer, 0x24),
+        *leave,
+    ]
+    assert grow_frame(body, pointer, 256)
+    assert body[2] == b"\x41\xa0\x02\x6b\x22\x01\x21\x02\x20\x01"
+    assert body[4] == b"\x20\x02\x41\xa0\x02\x6a"
+
+
+@pytest.mark.parametrize("copy", [b"", b"\x20\x01\x22\x03\x1a"], ids=["kept", "copied"])
+def test_functions_that_ask_for_the_depth_without_a_frame_get_one(copy: bytes) -> None:
+    pointer = Ref(1, 0)
+    given_back = b"\x20\x03" if copy else b"\x20\x01"
+    leave: Body = [given_back, GlobalUse(pointer, 0x24), b"\x0f", given_back, GlobalUse(pointer, 0x24), b"\x0b"]
+    body: Body = [b"\0", GlobalUse(pointer, 0x23), b"\x21\x01" + copy, b"\x1a", *leave]
+    assert grow_frame(body, pointer, 256)
+    entered: Body = [b"\x21\x01\x20\x01\x41\x80\x02\x6b", GlobalUse(pointer, 0x24), copy, b"\x1a"]
+    assert body == [b"\0", GlobalUse(pointer, 0x23), *entered, *leave]
+
+
+def test_functions_that_give_back_something_else_get_none() -> None:
+    pointer = Ref(1, 0)
+    body: Body = [b"\0", GlobalUse(pointer, 0x23), b"\x21\x01", b"\x20\x02", GlobalUse(pointer, 0x24), b"\x0b"]
+    before = list(body)
+    assert not grow_frame(body, pointer, 256)
+    assert body == before
+
+
 def test_assembled_functions_can_be_scanned_again() -> None:
     function = Function("count", "i", "i")
     function.emit(while_(local(0), assign(0, sub(local(0), const(1)))), if_(local(0), call("other")), const(1))
