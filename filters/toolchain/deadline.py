@@ -34,6 +34,8 @@ from filters.toolchain.shim import Arena, Limits, Shim, Variable
 
 FUEL = 200_000
 """Loop iterations between two looks at the clock: about a millisecond."""
+HANDLING_FUEL = 10 * FUEL
+"""Loop iterations after an exception before the clock counts again: the SDK logs a traceback with fewer."""
 ATTEMPTS = 4
 """Exceptions raised before the VM is given up."""
 
@@ -110,7 +112,7 @@ def _expired() -> Function:
         if_(greater(variable("attempts"), const(ATTEMPTS)), TRAP),
         # Half the limit more for `except` and `finally`; what is done in a few steps has no limit, since on a busy machine
         # any of them can take that long.
-        assign_variable("fuel", const(FUEL)),
+        assign_variable("fuel", const(HANDLING_FUEL)),
         assign_variable("started_ns", const64(0)),
         const(1),
     )
