@@ -52,7 +52,7 @@ def _publish(module: Path, target: str, *, plain_http: bool) -> str:
         shutil.copyfile(module, temporary)
         temporary.replace(place)
     except OSError as error:
-        raise CommandError(Exit.INVALID, f"{target}: {error}") from None
+        raise CommandError(Exit.INVALID, f"{target}: {(error.strerror or str(error)).lower()}") from None
     return _found(place.resolve().as_uri(), hashlib.sha256(content).hexdigest())
 
 
