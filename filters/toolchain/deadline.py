@@ -79,6 +79,7 @@ def add_deadline(shim: Shim, arena: Arena, limits: Limits) -> None:
     signals = Function("check_signals", results="i")
     signals.emit(
         if_(is_zero(call("expired")), give(const(0))),
+        _raise_later(const(0)),  # one that out_of_fuel has asked for meanwhile would hit who handles this one
         call("PyErr_SetNone", _error_class()),
         const(-1),
     )
