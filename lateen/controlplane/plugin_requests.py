@@ -150,7 +150,9 @@ def fit(request: Request, digest: str, path: str, facts: ModuleFacts) -> WasmSer
     try:
         configuration = "" if config is None else json.dumps(config, allow_nan=False)
     except ValueError:
-        return Problem(NO_FIT, (*request.base, "pluginConfig"), "JSON has neither infinity nor what is not a number (NaN)")
+        return Problem(
+            NO_FIT, (*request.base, "pluginConfig"), "JSON has neither infinity nor what is not a number (NaN)"
+        )
     return WasmServing(
         digest, path, name, configuration, request.env, request.host_env, facts.filters is not None, request.network
     )
