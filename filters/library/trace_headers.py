@@ -9,7 +9,6 @@ LONG_MEMBER = 128
 """Members longer than this go first when a tracestate has to be shortened (3.3.1.5)."""
 SAMPLED, RANDOM = 1, 2
 PARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
-VERSION_0_LENGTH = 55
 KEY = re.compile(r"[a-z0-9][a-z0-9_\-*/]{0,255}|[a-z0-9][a-z0-9_\-*/]{0,240}@[a-z][a-z0-9_\-*/]{0,13}")
 VALUE = re.compile(r"[ -+\--<>-~]{0,255}[!-+\--<>-~]")
 

@@ -14,7 +14,7 @@ from lateen.mesh.diagnostics import Diagnostic
 from lateen.mesh.kinds import KINDS, KindInfo, find_kind, kind_of, split_api_version
 from lateen.mesh.loader import find_files
 
-HTTP_OK, HTTP_NOT_FOUND, HTTP_CONFLICT, HTTP_INVALID = 200, 404, 409, 422
+HTTP_OK, HTTP_CONFLICT, HTTP_INVALID = 200, 409, 422
 
 
 def apply(files: Sequence[str], *, control_plane: str | None, fmt: Format, colour: Colour) -> None:

@@ -26,8 +26,6 @@ from lateen.mesh.kinds import KindInfo, ResourceKey, find_kind
 from lateen.mesh.loader import load_text
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
-CLUSTER_WIDE = "-"
-"""Stands for the namespace in the URL of a resource outside any namespace."""
 
 
 class Api:

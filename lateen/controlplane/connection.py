@@ -29,7 +29,6 @@ class Connection:
     error: str = ""
     changed_at: float | None = None
     gate: dict[str, str] = field(default_factory=dict)
-    gate_until: float = 0.0
     close_reason: str = ""
 
     @property

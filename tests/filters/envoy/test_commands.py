@@ -50,7 +50,7 @@ def test_inspect_refuses_what_is_no_module(tmp_path: Path) -> None:
 def test_build_says_what_cannot_be_built(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("from lateen_filter import HttpFilter\ndef (\n")
     result = lateen("build", str(tmp_path / "broken.py"))
-    assert (result.returncode, "broken.py:2: invalid syntax" in result.stderr) == (3, True)
+    assert (result.returncode, "broken.py:2:5: invalid syntax" in result.stderr) == (3, True)
 
 
 def test_the_module_is_small(built: Built) -> None:
