@@ -61,6 +61,13 @@ class Start(NamedTuple):
     memory: float
 
 
+class OverNone(NamedTuple):
+    """What a row costs more than requests without a filter: CPU in microseconds a request, and as a share of such a request."""
+
+    microseconds: float
+    share: float
+
+
 class FilterEnvoy:
     """A running Envoy with a listener for each row, which answers every request itself."""
 
@@ -214,6 +221,15 @@ def _samples(
     return samples
 
 
+def _over_none(found: Sequence[Sample], none: Sequence[Sample]) -> OverNone:
+    """Medians over the rounds: what slows a whole round down is on both sides of its difference."""
+    pairs = [(sample.cpu - base.cpu, base.cpu) for sample, base in zip(found, none, strict=True)]
+    return OverNone(
+        spread(difference for difference, _ in pairs).median,
+        spread(difference / base for difference, base in pairs).median,
+    )
+
+
 def _start(rows: Mapping[str, Sequence[dict[str, object]]], workers: int) -> Start:
     began = time.monotonic()
     with running(rows, workers) as envoy:
@@ -238,8 +254,8 @@ def _section(
     cpu = {row: spread(sample.cpu for sample in found) for row, found in samples.items()}
     rate = {row: spread(sample.load.rate for sample in found) for row, found in samples.items()}
     p99 = {row: spread(sample.load.p99 for sample in found) for row, found in samples.items()}
-    lowest = {row: min(sample.cpu for sample in found) for row, found in samples.items()}
-    lua_noop = max(lowest["Lua, no-op"] - lowest[NONE], 0.01)
+    over = {row: _over_none(found, samples[NONE]) for row, found in samples.items()}
+    lua_noop = max(over["Lua, no-op"].microseconds, 0.01)
     table = Table(
         (
             f"{CONNECTIONS} connections",
@@ -254,9 +270,9 @@ def _section(
             (
                 row,
                 with_range(cpu[row]),
-                number(lowest[row] - lowest[NONE]),
-                number((lowest[row] - lowest[NONE]) / lowest[NONE]),
-                number((lowest[row] - lowest[NONE]) / lua_noop),
+                number(over[row].microseconds),
+                number(over[row].share),
+                number(over[row].microseconds / lua_noop),
                 with_range(rate[row]),
                 number(p99[row].median),
             )
@@ -286,7 +302,7 @@ def _section(
     )
     notes = (
         f"{how}; CPU is that of the whole Envoy (1 worker), median (min..max)",
-        "`over none` compares the lowest of each; `to none` is that, in requests without a filter",
+        "`over none` is the median of the differences to the row without a filter in the same round; `to none` likewise, in such requests",
         "Envoy has a CPU for itself if there is more than one",
         "the listeners answer themselves (direct_response): the filter is nearly all there is",
         f"module: {size / 1e6:.1f} MB; Envoy compiles it when it starts",
