@@ -139,7 +139,12 @@ class Pusher:
     @property
     def behind(self) -> bool:
         """Whether something has changed that no snapshot has yet."""
-        return self._first_change is not None or self._flushing > 0
+        return self._first_change is not None or self.computing
+
+    @property
+    def computing(self) -> bool:
+        """Whether snapshots are being made now: what is refused meanwhile is judged afterwards."""
+        return self._flushing > 0
 
     async def flush(self) -> None:
         """Build and push now."""
@@ -232,7 +237,7 @@ class Pusher:
 
         They are known by what is new to the proxy, or must be looked for when it is not known what it had.
         """
-        if self._flushing:  # the present versions may be newer than what was refused: perhaps it is mended
+        if self.computing:  # the present versions may be newer than what was refused: perhaps it is mended
             self._late.append((event.blob, partial(self.refused, event)))
         elif keys := suspects(event.blob, event.accepted):
             self._set_aside(keys, event, event.message)
@@ -240,7 +245,7 @@ class Pusher:
             self._blame.look_for(event)
 
     def _tried(self, event: Refused, parts: Sequence[Guilty]) -> None:
-        if self._flushing:
+        if self.computing:
             self._late.append((event.blob, partial(self._tried, event, parts)))
         elif self._wanted(event.blob):
             for keys, words in parts:

@@ -95,10 +95,12 @@ class World:
                 await asyncio.sleep(0.001)
 
     async def shows(self, *hosts: str) -> None:
-        """Let time go by until the newest view has these hosts."""
+        """Let time go by until the newest view has these hosts, and is pushed."""
         async with asyncio.timeout(60):
             while self.translator.hosts[-1] != set(hosts):
                 await self.clock.advance(0.05)
+                await asyncio.sleep(0.001)
+            while self.pusher.computing:  # noqa: ASYNC110 - it ends in a thread
                 await asyncio.sleep(0.001)
 
 
