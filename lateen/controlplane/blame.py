@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from lateen.controlplane.blobs import Blob
+from lateen.controlplane.envoy_trial import TrialUnavailableError
 from lateen.controlplane.names import RDS
-from lateen.controlplane.plugin_trial import TrialUnavailableError
 from lateen.controlplane.quarantine import Quarantine
 from lateen.controlplane.route_trial import Guilty, RouteTrial, guilty
 from lateen.controlplane.session import Refused

@@ -1,9 +1,8 @@
 """The configuration in force and how it changes: files, the apply API and the runner, with persistence of the latter two."""
 
 import json
-import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -11,9 +10,10 @@ import structlog
 from lateen.controlplane.events import Events
 from lateen.controlplane.files import FileChange
 from lateen.controlplane.inventory import Inventory, Item, Origin
+from lateen.controlplane.kept import revived, told, write_kept
 from lateen.controlplane.metrics import Metrics
 from lateen.mesh.diagnostics import Diagnostic, Severity
-from lateen.mesh.loader import Loaded, Located, load_text
+from lateen.mesh.loader import Loaded, Located
 from lateen.mesh.meshconfig import MeshConfig
 from lateen.mesh.metadata import ResourceKey
 
@@ -179,7 +179,7 @@ class Configuration:
         try:
             saved = json.loads(self._state_file.read_text())
             for origin in _GIVEN:
-                located = [_revive(entry["resource"], entry["file"]) for entry in saved.get(origin.value, ())]
+                located = [revived(entry) for entry in saved.get(origin.value, ())]
                 self.inventory.change(origin, [each for each in located if each is not None])
         except (OSError, ValueError, KeyError, TypeError) as error:
             self._log.error(
@@ -194,25 +194,12 @@ class Configuration:
             return
         self._unsaved = False
         state = {
-            origin.value: [
-                {"file": located.source.file, "resource": located.resource.to_dict()}
-                for located in self.inventory.layer(origin).values()
-            ]
-            for origin in _GIVEN
+            origin.value: [told(located) for located in self.inventory.layer(origin).values()] for origin in _GIVEN
         }
-        new = self._state_file.with_suffix(".new")
         try:
-            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                json.dump(state, file)
-            new.replace(self._state_file)
+            write_kept(self._state_file, state)
         except OSError as error:
             self._log.error("the state cannot be saved, a restart will forget it", error=str(error))
-
-
-def _revive(resource: object, file: str) -> Located | None:
-    loaded: Sequence[Located] = load_text(json.dumps(resource), file).resources
-    return replace(loaded[0]) if loaded else None
 
 
 def _owner(item: Item) -> str:

@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from lateen.controlplane.envoy_trial import TrialUnavailableError
 from lateen.controlplane.plugin_keeper import PluginStanding, PluginState
 from lateen.controlplane.plugin_requests import NO_LUA, NO_MODULE, NO_USE, Problem, fit, refused, requests_of
-from lateen.controlplane.plugin_trial import Trial, TrialFailedError, TrialUnavailableError
+from lateen.controlplane.plugin_trial import Trial, TrialFailedError
 from lateen.controlplane.plugins import LuaServing
 from lateen.controlplane.wasm_binary import read_module
 from lateen.controlplane.wasm_fetch import MAX_MODULE_BYTES, check_digest

@@ -18,10 +18,11 @@ from typing import Any, Final
 import structlog
 
 from lateen.clock import Clock, sleep_unless
+from lateen.controlplane.envoy_trial import TrialUnavailableError
 from lateen.controlplane.plugin_metrics import PluginMetrics
 from lateen.controlplane.plugin_modules import Module, judged, revived, signature, together, url_key
 from lateen.controlplane.plugin_requests import NO_USE, Problem, Request, fit, refused, requests_of
-from lateen.controlplane.plugin_trial import Trial, TrialUnavailableError, Verdict
+from lateen.controlplane.plugin_trial import Trial, Verdict
 from lateen.controlplane.plugins import Awaited, Serving, WasmServing
 from lateen.controlplane.wasm_ahead import AheadOfTime
 from lateen.controlplane.wasm_binary import ModuleFacts

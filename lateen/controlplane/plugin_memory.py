@@ -14,7 +14,8 @@ from typing import Final
 
 import structlog
 
-from lateen.controlplane.plugin_trial import Trial, TrialUnavailableError, Verdict
+from lateen.controlplane.envoy_trial import TrialUnavailableError
+from lateen.controlplane.plugin_trial import Trial, Verdict
 from lateen.controlplane.plugins import LuaServing, Serving
 from lateen.envoy_binary import envoy_path
 

@@ -7,24 +7,19 @@ rights of the control plane. So a trial's script is loaded by another one, scrip
 from __future__ import annotations
 
 import functools
-import os
 import re
 import signal
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
-from google.protobuf import json_format
-
-from lateen.controlplane.plugin_process import ProcessTooSlowError, run_bounded
+from lateen.controlplane.envoy_trial import ENVIRONMENT, trial_listener, validate
+from lateen.controlplane.plugin_process import ProcessTooSlowError
 from lateen.controlplane.plugins import LuaServing, Serving, WasmServing, filter_config
 from lateen.controlplane.protos import packed
-from lateen.envoy_binary import envoy_path
 from lateen.envoyapi.envoy.config.bootstrap.v3 import bootstrap_pb2
 from lateen.envoyapi.envoy.config.listener.v3 import listener_components_pb2 as lc
 from lateen.envoyapi.envoy.config.route.v3 import route_pb2
-from lateen.envoyapi.envoy.extensions.filters.http.router.v3 import router_pb2
 from lateen.envoyapi.envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2 as hcm,
 )
@@ -42,10 +37,6 @@ _FAILED: Final = re.compile(r"Wasm VM failed (.*)")
 _REFUSED: Final = re.compile(r"error initializing configuration '[^']*': (.*)", re.DOTALL)
 _LUA: Final = re.compile(r"script load error: \[string .*?\]:(\d+): (.*)", re.DOTALL)
 _OBVIOUS: Final = frozenset({"Failed to configure base Wasm plugin", "Failed to load Wasm code"})
-
-
-class TrialUnavailableError(Exception):
-    """There is no Envoy here to try anything with."""
 
 
 class TrialFailedError(Exception):
@@ -79,24 +70,12 @@ class EnvoyTrial:
         return Verdict(await self._reason(servings), len(servings))
 
     async def _reason(self, servings: Sequence[Serving]) -> str:
+        seconds, cpu_seconds = self._seconds, _CPU_SECONDS
+        if all(isinstance(serving, LuaServing) for serving in servings):
+            seconds, cpu_seconds = min(seconds, _SCRIPT_SECONDS), _SCRIPT_CPU_SECONDS
+        bootstrap, env = trial_bootstrap(servings), environment_of(servings)
         try:
-            envoy = envoy_path()
-        except FileNotFoundError as error:
-            raise TrialUnavailableError(str(error)) from None
-        with tempfile.TemporaryDirectory(prefix="lateen-trial-") as directory:
-            config = Path(directory) / "envoy.json"
-            config.write_text(trial_config(servings))
-            command = [str(envoy), "-c", str(config), "--mode", "validate"]
-            command += ["--disable-hot-restart", "-l", "error", "--concurrency", "1"]
-            environment = environment_of(servings)
-            if all(isinstance(serving, LuaServing) for serving in servings):
-                return await self._run(command, environment, min(self._seconds, _SCRIPT_SECONDS), _SCRIPT_CPU_SECONDS)
-            return await self._run(command, environment, self._seconds, _CPU_SECONDS)
-
-    @staticmethod
-    async def _run(command: Sequence[str], environment: Mapping[str, str], seconds: float, cpu_seconds: int) -> str:
-        try:
-            status, output = await run_bounded(command, seconds, cpu_seconds=cpu_seconds, env=environment)
+            status, output = await validate(bootstrap, seconds, cpu_seconds=cpu_seconds, env=env)
         except ProcessTooSlowError:
             raise TrialFailedError(f"it did not start within {seconds:g} s") from None
         if status == 0:
@@ -124,7 +103,7 @@ def reason(output: str) -> str:
 def environment_of(servings: Sequence[Serving]) -> dict[str, str]:
     """The environment of a trial. Nothing of ours is a module's business: variables of a proxy's host are there, but empty."""
     asked = {name for serving in servings if isinstance(serving, WasmServing) for name in serving.host_env}
-    return {name: "" for name in sorted(asked) if not set(name) & set("=\0")} | {"PATH": os.defpath}
+    return {name: "" for name in sorted(asked) if not set(name) & set("=\0")} | dict(ENVIRONMENT)
 
 
 def sandboxed(code: str) -> str:
@@ -138,13 +117,8 @@ def _sandbox() -> str:
     return _SANDBOX.read_text(encoding="utf-8")
 
 
-def trial_config(servings: Sequence[Serving]) -> str:
-    """A bootstrap with all of them in one chain: plugins that share a VM are compiled once."""
-    return json_format.MessageToJson(trial_bootstrap(servings), preserving_proto_field_name=True)
-
-
 def trial_bootstrap(servings: Sequence[Serving]) -> bootstrap_pb2.Bootstrap:
-    """The bootstrap as a message; it listens on any free port."""
+    """A bootstrap with all of them in one chain: plugins that share a VM are compiled once."""
     chain = lc.FilterChain()
     manager = hcm.HttpConnectionManager(stat_prefix="trial", route_config=route_pb2.RouteConfiguration(name="trial"))
     for index, serving in enumerate(servings):
@@ -156,10 +130,4 @@ def trial_bootstrap(servings: Sequence[Serving]) -> bootstrap_pb2.Bootstrap:
             chain.filters.add(name=str(index), typed_config=config)
         else:
             manager.http_filters.add(name=str(index), typed_config=config)
-    manager.http_filters.add(name="router", typed_config=packed(router_pb2.Router()))
-    chain.filters.add(name="http", typed_config=packed(manager))
-    message = bootstrap_pb2.Bootstrap()
-    message.node.id = message.node.cluster = "lateen-trial"
-    listener = message.static_resources.listeners.add(name="trial", filter_chains=[chain])
-    listener.address.socket_address.address, listener.address.socket_address.port_value = "127.0.0.1", 0
-    return message
+    return trial_listener(manager, chain)

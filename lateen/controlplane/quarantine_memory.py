@@ -1,15 +1,14 @@
 """What is set aside, kept in a file: after a restart the version before stays in effect, though its YAML is long gone."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import structlog
 
 from lateen.controlplane.blobs import Blob
+from lateen.controlplane.kept import revived, told, write_kept
 from lateen.controlplane.quarantine import Quarantine, Quarantined
-from lateen.mesh.loader import Located, load_text
 
 
 class QuarantineMemory:
@@ -26,7 +25,8 @@ class QuarantineMemory:
         try:
             saved = json.loads(self._file.read_text())
             for entry in saved:
-                located, before = _revive(entry["set_aside"]), _revive(entry["before"])
+                located, earlier = revived(entry["set_aside"]), entry["before"]
+                before = None if earlier is None else revived(earlier)
                 if located is not None:
                     refused = Blob(entry["type_url"], entry["name"], "", b"", (located.resource.key,))
                     quarantine.restore(Quarantined(located, refused, None, entry["message"], alone=True), before)
@@ -41,8 +41,8 @@ class QuarantineMemory:
         """Write what is set aside if it has changed; blocking (a small file), one at a time."""
         entries = [
             {
-                "set_aside": _told(held.located),
-                "before": _told(quarantine.before(held.located.resource.key)),
+                "set_aside": told(held.located),
+                "before": None if (before := quarantine.before(held.located.resource.key)) is None else told(before),
                 "type_url": held.refused.type_url,
                 "name": held.refused.name,
                 "message": held.message,
@@ -52,23 +52,8 @@ class QuarantineMemory:
         ]
         if entries == self._saved:
             return
-        new = self._file.with_suffix(".new")
         try:
-            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                json.dump(entries, file)
-            new.replace(self._file)
+            write_kept(self._file, entries)
             self._saved = entries
         except OSError as error:
             self._log.error("what is set aside cannot be saved, a restart will forget it", error=str(error))
-
-
-def _told(located: Located | None) -> dict[str, Any] | None:
-    return None if located is None else {"file": located.source.file, "resource": located.resource.to_dict()}
-
-
-def _revive(entry: dict[str, Any] | None) -> Located | None:
-    if entry is None:
-        return None
-    loaded = load_text(json.dumps(entry["resource"]), entry["file"]).resources
-    return loaded[0] if loaded else None

@@ -7,24 +7,18 @@ Used when nothing is known of what a proxy had before, as after a restart. Part 
 from __future__ import annotations
 
 import asyncio
-import os
-import tempfile
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from pathlib import Path
 from typing import Final
 
 from google.protobuf.message import DecodeError
 
 from lateen.controlplane.blobs import Blob
 from lateen.controlplane.culprit import Part, keys_of, only, parts_of
-from lateen.controlplane.plugin_process import ProcessTooSlowError, run_bounded
-from lateen.controlplane.plugin_trial import TrialUnavailableError, reason
-from lateen.controlplane.protos import packed
-from lateen.envoy_binary import envoy_path
+from lateen.controlplane.envoy_trial import TrialUnavailableError, trial_listener, validate
+from lateen.controlplane.plugin_process import ProcessTooSlowError
+from lateen.controlplane.plugin_trial import reason
 from lateen.envoyapi.envoy.config.bootstrap.v3 import bootstrap_pb2
-from lateen.envoyapi.envoy.config.listener.v3 import listener_components_pb2 as lc
 from lateen.envoyapi.envoy.config.route.v3 import route_pb2
-from lateen.envoyapi.envoy.extensions.filters.http.router.v3 import router_pb2
 from lateen.envoyapi.envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2 as hcm,
 )
@@ -86,19 +80,11 @@ class _Search:
 
 async def try_routes(configuration: route_pb2.RouteConfiguration) -> str:
     """A `RouteTrial` with the real Envoy, bounded in time and CPU."""
+    bootstrap = await asyncio.to_thread(trial_bootstrap, configuration)
     try:
-        envoy = envoy_path()
-    except FileNotFoundError as error:
+        status, output = await validate(bootstrap, _SECONDS, cpu_seconds=_CPU_SECONDS)
+    except (ProcessTooSlowError, OSError) as error:
         raise TrialUnavailableError(str(error)) from None
-    with tempfile.TemporaryDirectory(prefix="lateen-trial-") as directory:
-        config = Path(directory) / "envoy.pb"
-        config.write_bytes(await asyncio.to_thread(trial_bootstrap, configuration))
-        command = [str(envoy), "-c", str(config), "--mode", "validate"]
-        command += ["--disable-hot-restart", "-l", "error", "--concurrency", "1"]
-        try:
-            status, output = await run_bounded(command, _SECONDS, cpu_seconds=_CPU_SECONDS, env={"PATH": os.defpath})
-        except (ProcessTooSlowError, OSError) as error:
-            raise TrialUnavailableError(str(error)) from None
     if status == 0:
         return ""
     # Without words of its own it has died of something else: nobody may be blamed for that.
@@ -107,17 +93,11 @@ async def try_routes(configuration: route_pb2.RouteConfiguration) -> str:
     return words
 
 
-def trial_bootstrap(configuration: route_pb2.RouteConfiguration) -> bytes:
-    """A bootstrap, as bytes, with a listener on any free port that has these routes."""
+def trial_bootstrap(configuration: route_pb2.RouteConfiguration) -> bootstrap_pb2.Bootstrap:
+    """A bootstrap with a listener that has these routes."""
     manager = hcm.HttpConnectionManager(stat_prefix="trial", route_config=configuration)
     if not configuration.HasField("validate_clusters"):
         manager.route_config.validate_clusters.value = False  # what it means when it comes by RDS
-    manager.http_filters.add(name="router", typed_config=packed(router_pb2.Router()))
-    chain = lc.FilterChain()
-    chain.filters.add(name="http", typed_config=packed(manager))
-    message = bootstrap_pb2.Bootstrap()
-    message.node.id = message.node.cluster = "lateen-trial"
+    message = trial_listener(manager)
     message.layered_runtime.layers.add(name="static").static_layer.update(_RUNTIME)
-    listener = message.static_resources.listeners.add(name="trial", filter_chains=[chain])
-    listener.address.socket_address.address, listener.address.socket_address.port_value = "127.0.0.1", 0
-    return message.SerializeToString()
+    return message

@@ -17,11 +17,12 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from lateen.clock import SystemClock
+from lateen.controlplane.envoy_trial import TrialUnavailableError
 from lateen.controlplane.plugin_findings import file_findings, plugin_findings, script_findings
 from lateen.controlplane.plugin_keeper import KeeperTiming, PluginKeeper, PluginStanding
 from lateen.controlplane.plugin_memory import RememberedTrial
 from lateen.controlplane.plugin_metrics import PluginMetrics
-from lateen.controlplane.plugin_trial import EnvoyTrial, Trial, TrialFailedError, TrialUnavailableError, Verdict
+from lateen.controlplane.plugin_trial import EnvoyTrial, Trial, TrialFailedError, Verdict
 from lateen.controlplane.plugins import Awaited, LuaServing, Serving, WasmServing
 from lateen.controlplane.wasm_fetch import Fetcher
 from lateen.controlplane.wasm_store import ModuleStore

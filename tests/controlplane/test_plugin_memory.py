@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from lateen.controlplane.envoy_trial import TrialUnavailableError
 from lateen.controlplane.plugin_memory import RememberedTrial
-from lateen.controlplane.plugin_trial import TrialUnavailableError, Verdict
+from lateen.controlplane.plugin_trial import Verdict
 from lateen.controlplane.plugins import LuaServing, Serving, WasmServing
 
 ONE = WasmServing("1" * 64, "/run/1.wasm", "waf", "{}", ours=True)

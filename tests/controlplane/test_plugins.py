@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from lateen.controlplane import names
 from lateen.controlplane.blobs import Blobs
 from lateen.controlplane.extensions import Extensions
-from lateen.controlplane.plugin_trial import environment_of, reason, trial_config
+from lateen.controlplane.plugin_trial import environment_of, reason, trial_bootstrap
 from lateen.controlplane.plugins import (
     Awaited,
     Chain,
@@ -28,7 +28,6 @@ from lateen.controlplane.plugins import (
     vm_id,
 )
 from lateen.controlplane.proxy import Proxy, ProxyType
-from lateen.envoyapi.envoy.config.bootstrap.v3 import bootstrap_pb2
 from lateen.envoyapi.envoy.config.core.v3 import extension_pb2
 from lateen.envoyapi.envoy.config.core.v3.base_pb2 import Node
 from lateen.envoyapi.envoy.extensions.filters.http.wasm.v3 import wasm_pb2 as http_wasm
@@ -100,7 +99,7 @@ def test_match(side: Side, port: int | None, match: tuple[Match, ...], holds: bo
 
 def _bootstrap(serving: Serving, plugin: Plugin, config: Message) -> str:
     """As in a trial, with `config` in place of what is tried."""
-    message = json_format.Parse(trial_config([serving]), bootstrap_pb2.Bootstrap())
+    message = trial_bootstrap([serving])
     (chain,) = message.static_resources.listeners[0].filter_chains
     if plugin.network:
         chain.filters[0].typed_config.Pack(config)

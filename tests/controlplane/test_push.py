@@ -8,11 +8,11 @@ import pytest
 
 from lateen.controlplane.blobs import Blob
 from lateen.controlplane.connection import Connection
+from lateen.controlplane.envoy_trial import TrialUnavailableError
 from lateen.controlplane.events import Events
 from lateen.controlplane.inventory import Inventory, Origin
 from lateen.controlplane.metrics import Metrics
 from lateen.controlplane.names import PUSH_ORDER, RDS
-from lateen.controlplane.plugin_trial import TrialUnavailableError
 from lateen.controlplane.proxy import Proxy
 from lateen.controlplane.push import Debounce, Pusher
 from lateen.controlplane.session import Refused, StreamSession, Style
