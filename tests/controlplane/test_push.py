@@ -100,8 +100,22 @@ class World:
             while self.translator.hosts[-1] != set(hosts):
                 await self.clock.advance(0.05)
                 await asyncio.sleep(0.001)
+        await self.pushed()
+
+    async def pushed(self) -> None:
+        """Wait (in real time) until no push is under way: what is refused meanwhile is judged later."""
+        async with asyncio.timeout(60):
             while self.pusher.computing:  # noqa: ASYNC110 - it ends in a thread
                 await asyncio.sleep(0.001)
+
+    async def searched(self, event: Refused) -> None:
+        """Tell a refusal, and wait for the end of the search that it begins."""
+        await self.pushed()
+        before = asyncio.all_tasks()
+        self.pusher.refused(event)
+        search = asyncio.all_tasks() - before
+        assert search
+        await asyncio.gather(*search)
 
 
 @pytest.fixture
@@ -184,16 +198,14 @@ async def test_without_a_version_before_the_one_to_blame_is_tried_out(world: Wor
     await world.shows("a1.example")
     assert [(q.located, q.message) for q in world.pusher.quarantine.refusals] == [(B, "no such thing")]
     tried = len(world.tried)
-    world.pusher.refused(Refused(RDS, blob, "no"))
-    await asyncio.sleep(0.01)
+    await world.searched(Refused(RDS, blob, "no"))
     assert len(world.tried) == tried, "it is known who is to blame"
 
 
 async def test_without_an_envoy_to_ask_nobody_is_blamed(world: World) -> None:
     blob = await refused_from_the_start(world)
     world.can_try = False
-    world.pusher.refused(Refused(RDS, blob, "no"))
-    await asyncio.sleep(0.01)
+    await world.searched(Refused(RDS, blob, "no"))
     assert not world.pusher.quarantine.refusals
     world.can_try = True
     world.pusher.refused(Refused(RDS, blob, "no"))
